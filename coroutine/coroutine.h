@@ -1,0 +1,88 @@
+// Coroutine: a stackful coroutine after QEMU's model.
+//
+// A coroutine runs on a stack of its own until it yields or returns; control then goes back to whoever entered it
+// last. It may be entered again from anywhere, also from another coroutine (nesting) and from another thread, as
+// long as nobody is inside it. When its entry function returns, the coroutine is gone.
+#pragma once
+
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+#include "coroutine/annotations.h"
+
+namespace coimg {
+
+class AioContext;
+
+class Coroutine {
+ public:
+  using EntryFunction = void (*)(void* argument);
+
+  Coroutine(const Coroutine&) = delete;
+  Coroutine& operator=(const Coroutine&) = delete;
+
+  /// Makes a coroutine that will run `entry(argument)`; nothing runs before the first enter().
+  ///
+  /// `entry` is a coroutine_fn. `name` must outlive the coroutine (a literal); it appears in messages and in gdb.
+  /// The coroutine belongs to the calling thread's AioContext until it is entered elsewhere.
+  /// Errors: aborts when no stack can be had, as there is nobody to report to.
+  [[nodiscard]] static Coroutine* create(EntryFunction entry, void* argument, const char* name = "coroutine");
+
+  /// The same for any callable (mark lambdas coroutine_fn). The callable is moved into the coroutine and destroyed
+  /// on its stack when it returns.
+  template <typename Callable>
+    requires std::is_invocable_v<std::decay_t<Callable>&>
+  [[nodiscard]] static Coroutine* create(Callable&& callable, const char* name = "coroutine") {
+    using Stored = std::decay_t<Callable>;
+    auto* stored = new Stored(std::forward<Callable>(callable));
+    return create(
+        [](void* opaque) {
+          assume_in_coroutine();
+          const std::unique_ptr<Stored> own(static_cast<Stored*>(opaque));
+          (*own)();
+        },
+        stored, name);
+  }
+
+  /// Runs the coroutine on the calling thread until it yields or returns.
+  ///
+  /// Context: any. Aborts, naming both sides, when the coroutine is already entered or scheduled elsewhere.
+  void enter();
+
+  /// Like enter(), but does nothing when the coroutine is running or has entered another one.
+  void enter_if_inactive();
+
+  /// Suspends the calling coroutine; control returns to the caller of enter(). Aborts outside a coroutine.
+  static void yield() coroutine_fn;
+
+  /// The running coroutine; never null inside one.
+  static Coroutine* self() coroutine_fn;
+
+  /// The running coroutine, or null when the thread runs none.
+  static Coroutine* self_or_null();
+
+  static bool in_coroutine() { return self_or_null() != nullptr; }
+
+  /// True while the coroutine runs or waits for a coroutine that it entered itself.
+  [[nodiscard]] bool entered() const;
+
+  /// The context that the coroutine last ran in: where co_wake() schedules it.
+  [[nodiscard]] AioContext& aio_context() const;
+
+  [[nodiscard]] const char* name() const;
+
+  /// Tells the analysis that the caller runs inside a coroutine, and aborts when that is not so.
+  static void assume_in_coroutine() CO_ASSERT_CAPABILITY(coroutine_context);
+
+  struct Private;  ///< What the runtime keeps; see coroutine_private.h.
+  Private& priv() { return *private_; }
+
+ private:
+  friend struct Private;
+  explicit Coroutine(Private* p) : private_(p) {}
+  ~Coroutine() = default;
+  Private* private_;
+};
+
+}  // namespace coimg
