@@ -1,0 +1,35 @@
+// The copy engine: moves the content of images into a target, in parallel and with bounded memory.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "block/node.h"
+#include "block/util/result.h"
+#include "coroutine/annotations.h"
+
+namespace coimg {
+
+struct CopyOptions {
+  unsigned workers = 8;          ///< requests in flight, 1..16
+  bool compress = false;         ///< write compressed clusters
+  bool in_order = true;          ///< place clusters in guest order (false: -W)
+  uint64_t sparse_bytes = 4096;  ///< zero runs of at least this become holes; 0: no detection, all is allocated
+  bool target_is_zero = false;   ///< the target reads as zeros now: zero runs need not be written
+  bool target_has_backing =
+      false;             ///< copy only what the sources' top layers allocate; write zeros where they have zeros
+  bool salvage = false;  ///< unreadable sectors become zeros
+  std::function<void(uint64_t done, uint64_t total)> on_progress;  ///< bytes; called on the loop, not too often
+  std::function<bool()> should_stop;                               ///< asked between requests: end with ECANCELED
+  std::function<void(const std::string&)> on_warning;
+};
+
+/// Copies the concatenation of `sources` (each rounded up to 512 bytes) to the start of `target`, which is long enough.
+///
+/// Holes and zero clusters are never read. Memory: workers times 2 MiB, whatever the size. Does not flush.
+/// Errors: what failed, with the byte position; the target's content is then undefined.
+Result<void> co_copy(const std::vector<BlockNode*>& sources, BlockNode& target, const CopyOptions& options)
+    coroutine_fn;
+
+}  // namespace coimg

@@ -1,0 +1,268 @@
+// The driver interface: what a format or protocol implements, and what the block layer guarantees to it.
+//
+// A driver object is the state of one open image. The block layer (block/node.h) calls it with requests that are
+// already checked against the length, aligned to limits().request_alignment and split to limits().max_transfer. Calls
+// may overlap; all come from one AioContext, so a driver needs coroutine locks but no thread locks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "block/io_vector.h"
+#include "block/options.h"
+#include "block/placement.h"
+#include "block/util/result.h"
+#include "coroutine/annotations.h"
+
+namespace coimg {
+
+class BlockNode;
+class DriverType;
+class DriverRegistry;
+
+enum class Preallocation { kOff, kMetadata, kFalloc, kFull };
+
+/// Limits of a driver's requests, constant after open except where truncate changes them.
+struct BlockLimits {
+  uint32_t request_alignment = 1;             ///< offset and length of every read and write, power of two
+  uint32_t memory_alignment = 1;              ///< of buffers (O_DIRECT)
+  uint64_t max_transfer = uint64_t{1} << 30;  ///< bytes of one read or write
+  uint64_t zero_alignment = 1;                ///< what pwrite_zeroes prefers to be aligned to (cluster size)
+  uint64_t discard_alignment = 1;             ///< what pdiscard can act on
+};
+
+/// What a range of a node's own layer holds. The whole range [offset, offset + bytes) has the same answer.
+struct BlockStatus {
+  uint64_t bytes = 0;      ///< length of the range; > 0, at most what was asked
+  bool allocated = false;  ///< this layer decides the content; false: look at the backing file
+  bool data = false;       ///< bytes are stored for it
+  bool zero = false;       ///< known to read as zeros
+  bool compressed = false;
+  std::optional<uint64_t> host_offset;  ///< where in `file` the bytes lie, when that means something
+  const BlockNode* file = nullptr;      ///< the node that host_offset refers to
+  bool ask_file = false;  ///< zero may be refined by asking `file` at host_offset (a raw data cluster over a hole)
+};
+
+struct WriteOptions {
+  bool force_unit_access = false;               ///< durable before the call returns
+  PlacementOrder::Ticket* placement = nullptr;  ///< see placement.h; the driver may ignore it
+};
+
+struct ZeroOptions {
+  bool may_unmap = false;    ///< the driver may deallocate
+  bool no_fallback = false;  ///< fail with ENOTSUP rather than write buffers of zeros
+  PlacementOrder::Ticket* placement = nullptr;
+};
+
+/// Snapshot list entry and bitmap list entry for info.
+struct SnapshotInfo {
+  std::string id, name;
+  uint64_t vm_state_bytes = 0;
+  uint32_t date_sec = 0, date_nsec = 0;
+  uint64_t vm_clock_ns = 0;
+  std::optional<uint64_t> icount;
+};
+
+/// A tree of values for "Format specific information": rendered by cmd as text and JSON, in the order given.
+struct InfoTree;
+struct InfoField {
+  std::string key;  ///< in JSON spelling ("compression-type"); human output shows blanks for dashes
+  std::variant<std::string, int64_t, bool, std::vector<InfoTree>, std::vector<std::string>> value;
+};
+struct InfoTree {
+  std::vector<InfoField> fields;
+};
+
+/// What a format tells about an open image beyond its length.
+struct ImageInfo {
+  std::optional<uint64_t> cluster_size;
+  bool encrypted = false;
+  bool dirty = false;            ///< not cleanly closed
+  std::string backing_filename;  ///< as stored; empty for none
+  std::string backing_format;    ///< as stored
+  std::vector<SnapshotInfo> snapshots;
+  std::optional<InfoTree> format_specific;
+};
+
+enum class RepairMode { kNone, kLeaks, kAll };
+
+/// The outcome of check. Counters as in specs/qcow2.md 23.3.
+struct CheckResult {
+  uint64_t corruptions = 0, leaks = 0, check_errors = 0;
+  uint64_t corruptions_fixed = 0, leaks_fixed = 0;
+  uint64_t total_clusters = 0, allocated_clusters = 0, fragmented_clusters = 0, compressed_clusters = 0;
+  uint64_t image_end_offset = 0;
+};
+
+/// Receives one finding at a time, as a line for stderr without newline.
+class CheckReporter {
+ public:
+  virtual ~CheckReporter() = default;
+  virtual void finding(std::string_view line) = 0;
+};
+
+struct CheckOptions {
+  RepairMode repair = RepairMode::kNone;
+  CheckReporter* reporter = nullptr;  ///< never null when called by the block layer
+};
+
+/// Sizes that measure predicts, in bytes.
+struct MeasureResult {
+  uint64_t required = 0, fully_allocated = 0;
+  std::optional<uint64_t> bitmaps;
+};
+
+/// The state of one open image.
+class BlockDriver {
+ public:
+  virtual ~BlockDriver() = default;
+  BlockDriver() = default;
+  BlockDriver(const BlockDriver&) = delete;
+  BlockDriver& operator=(const BlockDriver&) = delete;
+
+  virtual const DriverType& type() const = 0;
+
+  /// Virtual size in bytes.
+  virtual uint64_t length() const = 0;
+  virtual BlockLimits limits() const { return {}; }
+
+  /// Writes back and releases everything. Called exactly once; on error the state is released all the same.
+  virtual Result<void> close() coroutine_fn { return {}; }
+
+  /// Reads iov.size() bytes at `offset`. Aligned, not empty, inside the length (rounded up to the alignment: a driver
+  /// fills what lies beyond its end with zeros).
+  virtual Result<void> preadv(uint64_t offset, const IoVector& iov) coroutine_fn = 0;
+
+  /// Writes. On error the range may hold old, new or mixed bytes; nothing else has changed.
+  virtual Result<void> pwritev(uint64_t offset, const IoVector& iov, const WriteOptions& options) coroutine_fn;
+
+  /// Makes the range read as zeros. ENOTSUP: the block layer writes zeros instead. Any alignment to
+  /// request_alignment; the driver handles what it can do well and returns ENOTSUP for the rest.
+  virtual Result<void> pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOptions& options) coroutine_fn;
+
+  /// The range's content is no longer needed. May do nothing; afterwards old content or zeros are read.
+  virtual Result<void> pdiscard(uint64_t offset, uint64_t bytes) coroutine_fn;
+
+  /// Writes one cluster (or the last, partial one) compressed. Cluster aligned.
+  virtual Result<void> pwrite_compressed(uint64_t offset, const IoVector& iov, const WriteOptions& options)
+      coroutine_fn;
+
+  /// Everything written before the call is durable when it returns.
+  virtual Result<void> flush() coroutine_fn { return {}; }
+
+  /// The status of the longest range from `offset` on that has one answer, at most `bytes` (> 0, inside the length).
+  /// With `want_zero` false a driver may skip costly looks for zeros.
+  virtual Result<BlockStatus> block_status(uint64_t offset, uint64_t bytes, bool want_zero) coroutine_fn;
+
+  /// Changes the length. New space reads as zeros (the driver sees to it that no backing data shows).
+  virtual Result<void> truncate(uint64_t new_length, Preallocation preallocation) coroutine_fn;
+
+  virtual Result<ImageInfo> info() coroutine_fn { return ImageInfo{}; }
+  virtual Result<CheckResult> check(const CheckOptions& options) coroutine_fn;
+
+  /// True when a freshly created image of this driver reads as zeros everywhere.
+  virtual bool created_reads_as_zeros() const { return false; }
+
+  /// Bytes that the host spends on the image's own file; nothing when that is not known.
+  virtual Result<std::optional<uint64_t>> allocated_file_size() coroutine_fn;
+};
+
+enum class DriverKind { kFormat, kProtocol };
+
+/// What may be shared between those who have one file open; bits as in specs/qcow2.md 24.1.
+enum Permission : unsigned {
+  kPermConsistentRead = 1,
+  kPermWrite = 2,
+  kPermWriteUnchanged = 4,
+  kPermResize = 8,
+  kPermAll = 15,
+};
+struct Permissions {
+  unsigned used = 0;
+  unsigned shared = kPermAll;
+};
+
+/// How an image is to be opened.
+struct OpenFlags {
+  bool writable = false;
+  bool resizable = false;    ///< the user of a writable image will change its length (raw: takes the resize permission)
+  bool no_io = false;        ///< metadata only (info): no backing or data files, no guest data
+  bool no_backing = false;   ///< do not open the backing chain
+  bool force_share = false;  ///< -U: no locks
+  bool exclusive_source = false;  ///< source of convert: others may not write, whatever the format
+  bool check = false;             ///< opened by check: some damage is tolerated
+  bool direct = false;            ///< O_DIRECT
+  bool no_flush = false;          ///< drop flush requests (cache=unsafe)
+  bool write_through = false;     ///< each write durable
+  bool discard_unmap = false;     ///< pass guest discards on to the file
+};
+
+/// A driver's static side: its names, and how to recognise, open and create.
+class DriverType {
+ public:
+  virtual ~DriverType() = default;
+  virtual std::string_view name() const = 0;
+  virtual DriverKind kind() const = 0;
+
+  /// How sure the format is that `head` (the first bytes of a file, up to 2048) is its own: 0 no, 100 certain.
+  virtual int probe(std::span<const std::byte> head) const {
+    (void)head;
+    return 0;
+  }
+
+  struct OpenArgs {
+    BlockNode* file = nullptr;   ///< formats: the node below, owned by the node being opened
+    std::string filename;        ///< of the image, for messages and for resolving relative names
+    Options* options = nullptr;  ///< the driver takes what it knows; the block layer refuses what is left
+    OpenFlags flags;
+    Permissions permissions;  ///< protocols: what to lock
+  };
+  virtual Result<std::unique_ptr<BlockDriver>> open(OpenArgs args) const coroutine_fn = 0;
+
+  /// Which permissions a format needs on its file for the given flags (cli.md 2.10).
+  virtual Permissions file_permissions(const OpenFlags& flags) const;
+
+  virtual bool supports_create() const { return false; }
+  virtual bool supports_backing() const { return false; }
+  virtual bool supports_compression() const { return false; }
+  virtual bool supports_check() const { return false; }
+  /// In the order of the "Formatting" line.
+  virtual std::vector<CreateOptionSpec> create_options() const { return {}; }
+
+  /// Formats: writes an empty image into `file`, an open, writable, empty node. `options` has the size and is complete.
+  /// Protocols: creates the file itself (file is null) under `filename`.
+  /// Errors: the message names what is wrong, without the file name (the caller adds it).
+  virtual Result<void> create(BlockNode* file, const std::string& filename, const CreateOptions& options) const
+      coroutine_fn;
+
+  /// Checks what needs no file (cluster size, version, ...) so that nothing is touched for bad options.
+  virtual Result<void> validate_create(const CreateOptions& options) const {
+    (void)options;
+    return {};
+  }
+
+  virtual Result<MeasureResult> measure(const CreateOptions& options, uint64_t virtual_size,
+                                        std::optional<uint64_t> data_bytes) const;
+};
+
+/// The drivers that the program has. Filled by the program at start, constant afterwards; outlives all nodes.
+class DriverRegistry {
+ public:
+  void add(std::unique_ptr<DriverType> type);
+  [[nodiscard]] const DriverType* find(std::string_view name) const;
+  [[nodiscard]] const std::vector<std::unique_ptr<DriverType>>& types() const { return types_; }
+  /// The format that is most sure; raw when none is. Errors: ENOTSUP for a known foreign format ("Unknown driver
+  /// 'vmdk'").
+  [[nodiscard]] Result<const DriverType*> probe(std::span<const std::byte> head) const;
+
+ private:
+  std::vector<std::unique_ptr<DriverType>> types_;
+};
+
+}  // namespace coimg

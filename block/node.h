@@ -1,0 +1,118 @@
+// BlockNode: an open image, and the path every request takes to its driver.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "block/driver.h"
+#include "block/request_tracker.h"
+#include "block/util/result.h"
+
+namespace coimg {
+
+/// Where a range of the guest's disk comes from, looking through the backing chain.
+struct ChainStatus {
+  BlockStatus status;                ///< allocated: anywhere in the chain
+  const BlockNode* layer = nullptr;  ///< the layer that decided
+  unsigned depth = 0;                ///< 0 for the top
+};
+
+/// An open image with its children. Requests are byte-granular: the node checks bounds, aligns (read-modify-write under
+/// a serialising request), splits, tracks overlaps and applies the rate limit, then calls the driver.
+///
+/// Context: all requests come from the AioContext that opened it. close() must have run before the destructor.
+class BlockNode {
+ public:
+  BlockNode(std::string filename, OpenFlags flags);
+  ~BlockNode();
+  BlockNode(const BlockNode&) = delete;
+  BlockNode& operator=(const BlockNode&) = delete;
+
+  // --- requests -------------------------------------------------------------------------------------------------
+  /// EINVAL when the range passes the end (rounded up to a sector); EIO and others as the driver says.
+  Result<void> co_preadv(uint64_t offset, const IoVector& iov) coroutine_fn;
+  Result<void> co_pread(uint64_t offset, std::span<std::byte> memory) coroutine_fn;
+  /// EACCES on a read-only node.
+  Result<void> co_pwritev(uint64_t offset, const IoVector& iov, const WriteOptions& options = {}) coroutine_fn;
+  Result<void> co_pwrite(uint64_t offset, std::span<const std::byte> memory, const WriteOptions& options = {})
+      coroutine_fn;
+  /// Falls back to writing zeros for what the driver does not support, unless options.no_fallback.
+  Result<void> co_pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOptions& options = {}) coroutine_fn;
+  Result<void> co_pdiscard(uint64_t offset, uint64_t bytes) coroutine_fn;
+  Result<void> co_pwrite_compressed(uint64_t offset, const IoVector& iov, const WriteOptions& options = {})
+      coroutine_fn;
+  /// Nothing to do when nothing was written since the last flush, or when opened with no_flush.
+  Result<void> co_flush() coroutine_fn;
+  Result<void> co_truncate(uint64_t new_length, Preallocation preallocation = Preallocation::kOff) coroutine_fn;
+
+  /// This layer only; `zero` refined by the file below when the driver asks for it.
+  Result<BlockStatus> co_block_status(uint64_t offset, uint64_t bytes, bool want_zero = true) coroutine_fn;
+  /// Through the chain, from this layer down to (not including) `base`; null for all of it.
+  Result<ChainStatus> co_chain_status(uint64_t offset, uint64_t bytes, const BlockNode* base = nullptr,
+                                      bool want_zero = true) coroutine_fn;
+
+  Result<ImageInfo> co_info() coroutine_fn;
+  Result<CheckResult> co_check(const CheckOptions& options) coroutine_fn;
+  Result<std::optional<uint64_t>> co_allocated_file_size() coroutine_fn;
+
+  /// Flushes, closes the driver, then the children; the first error is returned, all is closed in any case.
+  Result<void> co_close() coroutine_fn;
+
+  // --- what it is ---------------------------------------------------------------------------------------------------
+  [[nodiscard]] const std::string& filename() const { return filename_; }  ///< canonical, as output shows it
+  /// Length in bytes, rounded up to 512: what a guest sees.
+  [[nodiscard]] uint64_t length() const;
+  /// What the driver says, to the byte (protocol nodes, raw files of odd length).
+  [[nodiscard]] uint64_t exact_length() const { return driver_->length(); }
+  [[nodiscard]] const OpenFlags& flags() const { return flags_; }
+  [[nodiscard]] bool writable() const { return flags_.writable; }
+  [[nodiscard]] BlockDriver& driver() const { return *driver_; }
+  [[nodiscard]] const DriverType& type() const { return driver_->type(); }
+  [[nodiscard]] BlockNode* file() const { return file_.get(); }
+  [[nodiscard]] BlockNode* backing() const { return backing_.get(); }
+  [[nodiscard]] const BlockLimits& limits() const { return limits_; }
+  /// The host file's identity at the bottom, for "the same file": nothing for protocols without one.
+  struct FileIdentity {
+    uint64_t device, inode;
+    friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
+  };
+  [[nodiscard]] std::optional<FileIdentity> file_identity() const;
+
+  // --- building the tree (block/open.cc, and drivers' tests)
+  // ----------------------------------------------------------
+  void set_file(std::unique_ptr<BlockNode> file) { file_ = std::move(file); }
+  void set_backing(std::unique_ptr<BlockNode> backing) { backing_ = std::move(backing); }
+  void set_driver(std::unique_ptr<BlockDriver> driver);
+  void set_filename(std::string filename) { filename_ = std::move(filename); }
+  void set_file_identity(FileIdentity identity) { identity_ = identity; }
+  /// Raw images that were probed must not become another format: writes of block 0 are looked at (cli.md 2.8).
+  void protect_from_format_change(const DriverRegistry& registry) { protect_registry_ = &registry; }
+  /// Limits this node's writes to `bytes_per_second`; 0 for no limit.
+  void set_rate_limit(uint64_t bytes_per_second);
+
+ private:
+  Result<void> check_request(uint64_t offset, uint64_t bytes, bool write) const;
+  Result<void> aligned_read(uint64_t offset, const IoVector& iov) coroutine_fn;
+  Result<void> aligned_write(uint64_t offset, const IoVector& iov, const WriteOptions& options) coroutine_fn;
+  Result<void> write_zeroes_aligned(uint64_t offset, uint64_t bytes, const ZeroOptions& options) coroutine_fn;
+
+  std::string filename_;
+  OpenFlags flags_;
+  std::unique_ptr<BlockDriver> driver_;
+  std::unique_ptr<BlockNode> file_;
+  std::unique_ptr<BlockNode> backing_;
+  std::optional<FileIdentity> identity_;
+  BlockLimits limits_;
+  RequestTracker tracker_;
+  const DriverRegistry* protect_registry_ = nullptr;
+  std::unique_ptr<class RateLimiter> rate_limiter_;
+  uint64_t write_generation_ = 0;    ///< counts changes
+  uint64_t flushed_generation_ = 0;  ///< the changes that the last flush made durable
+  bool closed_ = false;
+};
+
+}  // namespace coimg

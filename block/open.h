@@ -1,0 +1,54 @@
+// Opening and creating images: names, options, probing, and the tree of nodes that comes out.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "block/driver.h"
+#include "block/node.h"
+#include "block/options.h"
+#include "block/util/result.h"
+
+namespace coimg {
+
+/// What an image operand means.
+struct ImageName {
+  std::string text;               ///< as given
+  bool is_option_string = false;  ///< --image-opts
+};
+
+struct OpenRequest {
+  ImageName name;
+  std::string format;  ///< empty: probe
+  OpenFlags flags;
+};
+
+/// Opens an image and everything below it.
+///
+/// Relative backing names are resolved against the directory of the overlay's name. A chain that reaches a file already
+/// in it, or is longer than 200, is refused (ELOOP). Warnings (raw probed for writing) go through `warn`. Context:
+/// coroutine. Errors: the message names the failing file and does not repeat "Could not open 'OPERAND'", which the
+/// command adds. Nothing stays open.
+Result<std::unique_ptr<BlockNode>> open_image(const DriverRegistry& registry, const OpenRequest& request) coroutine_fn;
+
+/// Receives lines that are not errors (complete, with newlines); the default writes them to stderr.
+void set_warning_sink(void (*sink)(const std::string& lines));
+void emit_warning(const std::string& lines);
+
+/// A name split as in cli.md 2.4: "file:x" gives {"file", "x"}; a plain path gives {"", path}.
+struct ProtocolName {
+  std::string protocol, rest;
+};
+ProtocolName split_protocol(std::string_view name);
+
+/// The name of a backing file, seen from the directory of the overlay `overlay_filename` (cli.md 2.9).
+std::string resolve_backing_name(std::string_view overlay_filename, std::string_view backing);
+
+/// Creates the image `filename` of format `type`: the file (protocol) first, then the format in it, under the locks of
+/// specs/qcow2.md 24.5. `options` are complete, with "size". An existing file is truncated in place once it is locked.
+/// `created_file`, if given, is set as soon as this call has made a file that was not there before.
+Result<void> create_image(const DriverRegistry& registry, const DriverType& type, const std::string& filename,
+                          const CreateOptions& options, bool* created_file = nullptr) coroutine_fn;
+
+}  // namespace coimg

@@ -1,0 +1,46 @@
+// Placement order: where new clusters go is decided in guest order, however many requests are in flight.
+#pragma once
+
+#include <cstdint>
+
+#include "coroutine/annotations.h"
+#include "coroutine/co_queue.h"
+
+namespace coimg {
+
+/// A row of turns. Requests take a ticket in guest order; a format driver waits for the ticket's turn just before it
+/// allocates and ends the turn as soon as the place in the file is fixed, before the data is written. So data moves in
+/// parallel while the file's layout is the same for any number of workers.
+class PlacementOrder {
+ public:
+  class Ticket {
+   public:
+    Ticket() = default;
+    explicit Ticket(PlacementOrder& order) : order_(&order), number_(order.next_number_++) {}
+    ~Ticket() { finish(); }
+    Ticket(Ticket&& other) noexcept : order_(other.order_), number_(other.number_) { other.order_ = nullptr; }
+    Ticket& operator=(Ticket&&) = delete;
+
+    /// Sleeps until all earlier tickets have finished.
+    void wait_turn() coroutine_fn;
+    /// Lets the next one go. May be called before the turn came (nothing to place); idempotent.
+    void finish() coroutine_mixed_fn;
+
+   private:
+    PlacementOrder* order_ = nullptr;
+    uint64_t number_ = 0;
+  };
+
+  PlacementOrder();
+  ~PlacementOrder();  // asserts that no ticket waits
+  PlacementOrder(const PlacementOrder&) = delete;
+  PlacementOrder& operator=(const PlacementOrder&) = delete;
+
+ private:
+  void finish_number(uint64_t number);
+  struct Impl;
+  Impl* impl_;
+  uint64_t next_number_ = 0;
+};
+
+}  // namespace coimg

@@ -1,0 +1,82 @@
+// Result and Error: how functions report failure, from the host file up to the command.
+#pragma once
+
+#include <cerrno>
+#include <cstring>
+#include <expected>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace coimg {
+
+/// What went wrong: an errno, words that a user can act on, and optionally a hint for a line of its own.
+///
+/// The message has no capital, full stop or newline of its own. Each layer adds what only it knows with with_context().
+class [[nodiscard]] Error {
+ public:
+  /// `errnum` is a positive errno value.
+  Error(int errnum, std::string message) : errnum_(errnum), message_(std::move(message)) {}
+
+  /// An error whose words are those of the errno.
+  static Error from_errno(int errnum) { return {errnum, std::strerror(errnum)}; }
+  /// "CONTEXT: No such file or directory"
+  static Error from_errno(int errnum, std::string_view context) { return from_errno(errnum).with_context(context); }
+
+  [[nodiscard]] int errnum() const { return errnum_; }
+  [[nodiscard]] const std::string& message() const { return message_; }
+  [[nodiscard]] const std::string& hint() const { return hint_; }
+
+  /// The same error, its message preceded by "CONTEXT: ".
+  [[nodiscard]] Error with_context(std::string_view context) && {
+    message_.insert(0, ": ").insert(0, context);
+    return std::move(*this);
+  }
+  [[nodiscard]] Error with_context(std::string_view context) const& { return Error(*this).with_context(context); }
+
+  /// The same error with a hint: complete lines, shown behind the message without a prefix.
+  [[nodiscard]] Error with_hint(std::string hint) && {
+    hint_ = std::move(hint);
+    return std::move(*this);
+  }
+
+ private:
+  int errnum_;
+  std::string message_;
+  std::string hint_;
+};
+
+/// A value or an Error. A class, not an alias, so that dropping one is a warning with every compiler.
+template <typename T = void>
+class [[nodiscard]] Result : public std::expected<T, Error> {
+ public:
+  using Base = std::expected<T, Error>;
+  using Base::Base;
+  Result(Error error) : Base(std::unexpect, std::move(error)) {}  // NOLINT(google-explicit-constructor)
+
+  [[nodiscard]] bool ok() const { return this->has_value(); }
+
+  /// Adds context to an error; leaves a value alone.
+  [[nodiscard]] Result with_context(std::string_view context) && {
+    if (ok()) return std::move(*this);
+    return std::move(this->error()).with_context(context);
+  }
+};
+
+namespace internal {
+template <typename T>
+T take_value(Result<T>& result) {
+  if constexpr (!std::is_void_v<T>) return *std::move(result);
+}
+}  // namespace internal
+
+}  // namespace coimg
+
+/// Yields the value of a Result, or returns its error from the enclosing function.
+#define COIMG_TRY(...)                               \
+  __extension__({                                    \
+    auto coimg_try_result = (__VA_ARGS__);           \
+    if (!coimg_try_result.ok()) [[unlikely]]         \
+      return std::move(coimg_try_result).error();    \
+    ::coimg::internal::take_value(coimg_try_result); \
+  })
