@@ -1,0 +1,97 @@
+// MetadataCache: pieces of L2 tables and refcount blocks in memory, with dirty state and flush dependencies.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <string_view>
+#include <unordered_map>
+
+#include "block/node.h"
+#include "block/util/buffer.h"
+#include "block/util/offsets.h"
+#include "block/util/result.h"
+#include "coroutine/co_mutex.h"
+#include "coroutine/co_queue.h"
+
+namespace coimg::qcow2 {
+
+/// An LRU cache of equally sized, aligned pieces ("slices") of the image file.
+///
+/// Dependencies: an entry of this cache must not reach the disk before what it refers to. `depend_on(other)` says that
+/// all that is dirty in `other` now goes first, followed by a flush of the file; `depend_on_file_data()` asks for a
+/// flush of the file only. Two caches never depend on each other: setting the reverse writes the earlier dependency out
+/// first.
+///
+/// Used from one AioContext. Who may change which entry is the caller's matter (Qcow2::lock_, RefcountTable::lock_).
+class MetadataCache {
+ public:
+  struct Slice;
+
+  /// Keeps a slice in memory for as long as it lives.
+  class Pin {
+   public:
+    Pin() = default;
+    explicit Pin(Slice* slice);
+    Pin(Pin&& other) noexcept : slice_(other.slice_) { other.slice_ = nullptr; }
+    Pin& operator=(Pin&& other) noexcept;
+    ~Pin() { reset(); }
+    void reset();
+    [[nodiscard]] explicit operator bool() const { return slice_ != nullptr; }
+    [[nodiscard]] std::byte* data() const;
+    [[nodiscard]] HostOffset offset() const;
+
+   private:
+    friend class MetadataCache;
+    Slice* slice_ = nullptr;
+  };
+
+  /// `slice_bytes` is a power of two, 512 up to the cluster size; `capacity` slices are kept, at least 2. `noun` names
+  /// the contents in messages ("L2 table", "refcount block").
+  MetadataCache(BlockNode& file, size_t slice_bytes, size_t capacity, std::string_view noun);
+  ~MetadataCache();  // asserts that nothing is pinned
+
+  [[nodiscard]] size_t slice_bytes() const { return slice_bytes_; }
+
+  /// The slice at `offset` (slice aligned); read from the file unless cached. What lies beyond the end of the file is
+  /// zeros. Waits when another coroutine is reading it, and when all slices are pinned. May write back an old slice.
+  Result<Pin> load(HostOffset offset) coroutine_fn;
+
+  /// The slice at `offset`, filled with zeros and dirty, without reading: for newly allocated tables.
+  Result<Pin> create_zeroed(HostOffset offset) coroutine_fn;
+
+  void mark_dirty(const Pin& pin);
+  [[nodiscard]] bool dirty() const { return dirty_count_ != 0; }
+
+  Result<void> depend_on(MetadataCache& other) coroutine_fn;
+  void depend_on_file_data() { needs_file_flush_ = true; }
+
+  /// Writes all dirty slices in order of offset, what they depend on first. Does not flush the file afterwards.
+  /// Errors: what the file says; the slices that were not written stay dirty and nothing is lost.
+  Result<void> write_back() coroutine_fn;
+
+  /// Drops [offset, offset + bytes), dirty or not: the clusters have been freed.
+  void forget(HostOffset offset, uint64_t bytes);
+  /// Drops everything that is clean and not pinned.
+  void trim();
+
+ private:
+  Result<Slice*> obtain(HostOffset offset) coroutine_fn;
+  Result<void> write_slice(Slice& slice) coroutine_fn;
+  Result<void> settle_dependencies() coroutine_fn;
+
+  BlockNode& file_;
+  const size_t slice_bytes_;
+  const size_t capacity_;
+  const std::string_view noun_;
+  std::unordered_map<uint64_t, std::unique_ptr<Slice>> slices_;
+  std::list<Slice*> lru_;  ///< front: longest unused; only unpinned ones are evicted
+  size_t dirty_count_ = 0;
+  MetadataCache* depends_on_ = nullptr;
+  bool needs_file_flush_ = false;
+  CoMutex write_lock_;  ///< one write_back or eviction at a time
+  CoQueue changed_;     ///< a slice became loaded, unpinned or written
+};
+
+}  // namespace coimg::qcow2

@@ -1,0 +1,36 @@
+// The snapshot table: reading it.
+//
+// Format: qcow2, section "Internal snapshots", "Table entry".
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "block/node.h"
+#include "formats/qcow2/format.h"
+#include "formats/qcow2/header.h"
+
+namespace coimg::qcow2 {
+
+struct Snapshot {
+  HostOffset l1_table_offset;
+  uint32_t l1_size = 0;
+  std::string id, name;
+  uint32_t date_sec = 0, date_nsec = 0;
+  uint64_t vm_clock_ns = 0;
+  uint64_t vm_state_bytes = 0;
+  uint64_t disk_size = 0;
+  uint64_t icount = ~uint64_t{0};
+  uint32_t extra_bytes = 0;  ///< as stored; check wants at least 16 in version 3
+};
+
+struct SnapshotTable {
+  std::vector<Snapshot> snapshots;
+  uint64_t bytes = 0;  ///< from the table's start to the end of the last name
+};
+
+/// Reads and validates the table. Errors: EINVAL, EFBIG for a table that breaks a limit, naming it.
+Result<SnapshotTable> load_snapshot_table(BlockNode& file, const Header& header) coroutine_fn;
+
+}  // namespace coimg::qcow2
