@@ -1,7 +1,7 @@
 // AioContext: a thread's event loop, with bottom halves, timers, fd handlers and the thread's I/O engine.
 #pragma once
 
-#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -47,7 +47,8 @@ class BottomHalf {
   State* state_;
 };
 
-/// Calls back once when its clock reaches a deadline. Belongs to its context's thread.
+/// Calls back once when its clock reaches a deadline. Belongs to its context's thread. The callback may arm or delete
+/// it.
 class Timer {
  public:
   Timer(AioContext& context, ClockType clock, std::function<void()> callback);
@@ -63,11 +64,14 @@ class Timer {
 
  private:
   friend class AioContext;
+  friend class TimerHeap;
+  void fire();
   AioContext& context_;
   ClockType clock_;
   std::function<void()> callback_;
   int64_t deadline_ns_ = 0;
   uint64_t sequence_ = 0;  ///< ties are called in the order of arming
+  size_t heap_index_ = 0;  ///< where its context's heap has it, while armed
   bool armed_ = false;
 };
 
@@ -109,7 +113,9 @@ class AioContext {
   /// Runs `callback` once in this context. Thread-safe; allocates.
   void schedule_oneshot(BottomHalf::Callback callback, const char* name = "oneshot");
 
-  /// Level-triggered handlers; empty functions remove them. A handler may change handlers, its own too.
+  /// Level-triggered handlers; empty functions remove them. A handler may change handlers, its own too, and must cope
+  /// with being called when another one has already consumed what it was called for. Remove them before closing `fd`.
+  /// An fd that cannot be waited for (a regular file) counts as always ready.
   void set_fd_handler(int fd, std::function<void()> on_readable, std::function<void()> on_writable);
 
   /// Enters `co` in this context, by its loop. Thread-safe. Aborts, naming both sides, when it is already scheduled.
@@ -118,7 +124,12 @@ class AioContext {
   /// Moves the calling coroutine to `target`; it continues on that thread.
   static void reschedule_self(AioContext& target) coroutine_fn;
 
-  /// Adaptive busy polling: how long poll() may spin before it sleeps, 0 to sleep at once.
+  /// Sets what poll() calls first in each iteration, before it may sleep: an I/O engine hands the kernel there what was
+  /// queued since. One a context; an empty function removes it.
+  void set_submit_hook(std::function<void()> hook);
+
+  /// Adaptive busy polling: how long poll() may spin before it sleeps, 0 (the default) to sleep at once. It spins only
+  /// as long as that has lately paid.
   void set_max_poll_ns(int64_t ns);
 
   void advance_virtual_clock(int64_t ns);

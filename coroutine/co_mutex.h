@@ -32,6 +32,9 @@ class CO_CAPABILITY("CoMutex") CoMutex {
 
  private:
   struct Waiter;
+  void lock_slow(Coroutine* self) coroutine_fn;
+  void check_held(const char* action) const;
+
   std::atomic<unsigned> locked_{0};  ///< holders plus waiters
   std::atomic<Coroutine*> holder_{nullptr};
   std::mutex waiters_lock_;  ///< guards the list; taken only when there is contention
@@ -43,7 +46,9 @@ class CO_CAPABILITY("CoMutex") CoMutex {
 /// combine both capabilities on a constructor.
 class [[nodiscard]] CO_SCOPED_CAPABILITY CoMutexGuard {
  public:
-  explicit CoMutexGuard(CoMutex& mutex) CO_ACQUIRE(mutex) CO_NO_THREAD_SAFETY_ANALYSIS : mutex_(&mutex) { mutex.lock(); }
+  explicit CoMutexGuard(CoMutex& mutex) CO_ACQUIRE(mutex) CO_NO_THREAD_SAFETY_ANALYSIS : mutex_(&mutex) {
+    mutex.lock();
+  }
   ~CoMutexGuard() CO_RELEASE() CO_NO_THREAD_SAFETY_ANALYSIS {
     if (held_) mutex_->unlock();
   }

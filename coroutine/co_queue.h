@@ -40,6 +40,9 @@ class CoQueue {
 
  private:
   struct Waiter;
+  void enqueue(Waiter& waiter, Position position);
+  Coroutine* dequeue();
+
   Waiter* head_ = nullptr;
   Waiter* tail_ = nullptr;
 };

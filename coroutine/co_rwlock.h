@@ -1,6 +1,8 @@
 // CoRwlock: many readers or one writer, between coroutines.
 #pragma once
 
+#include <atomic>
+
 #include "coroutine/annotations.h"
 #include "coroutine/co_mutex.h"
 
@@ -31,10 +33,13 @@ class CO_CAPABILITY("CoRwlock") CoRwlock {
 
  private:
   struct Ticket;
-  void wake_next() coroutine_fn CO_REQUIRES(mutex_);
+  void wait_in_line(bool writer) coroutine_fn CO_RELEASE(mutex_);
+  void grant_next() coroutine_fn CO_REQUIRES(mutex_);
 
   CoMutex mutex_;
-  int owners_ CO_GUARDED_BY(mutex_) = 0;  ///< number of readers, or -1 for a writer
+  /// Number of readers, or -1 for a writer. Changed under `mutex_`; atomic for the asserts, whose caller holds the lock
+  /// but not the mutex.
+  std::atomic<int> owners_{0};
   Ticket* head_ CO_GUARDED_BY(mutex_) = nullptr;
   Ticket* tail_ CO_GUARDED_BY(mutex_) = nullptr;
 };
@@ -42,7 +47,9 @@ class CO_CAPABILITY("CoRwlock") CoRwlock {
 /// Holds the read lock for a scope inside a coroutine.
 class [[nodiscard]] CO_SCOPED_CAPABILITY CoReadGuard {
  public:
-  explicit CoReadGuard(CoRwlock& lock) CO_ACQUIRE_SHARED(lock) CO_NO_THREAD_SAFETY_ANALYSIS : lock_(&lock) { lock.rdlock(); }
+  explicit CoReadGuard(CoRwlock& lock) CO_ACQUIRE_SHARED(lock) CO_NO_THREAD_SAFETY_ANALYSIS : lock_(&lock) {
+    lock.rdlock();
+  }
   ~CoReadGuard() CO_RELEASE_GENERIC() CO_NO_THREAD_SAFETY_ANALYSIS {
     if (held_) lock_->unlock();
   }

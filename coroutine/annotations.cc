@@ -1,0 +1,7 @@
+#include "coroutine/annotations.h"
+
+namespace coimg {
+
+CoroutineContextCapability coroutine_context;
+
+}  // namespace coimg

@@ -1,0 +1,48 @@
+// How coroutines get from where they were woken to the thread that enters them.
+#include "coroutine/aio_context_impl.h"
+#include "coroutine/coroutine_private.h"
+
+namespace coimg {
+
+void AioContext::co_schedule(Coroutine* co) {
+  Coroutine::Private& target = Coroutine::Private::of(co);
+  target.claim_for_schedule();
+  impl_->push_scheduled(&target);
+}
+
+void AioContext::Impl::push_scheduled(Coroutine::Private* co) {
+  scheduled.push(co);
+  enter_state->enqueue(BottomHalf::State::kScheduled);
+}
+
+void AioContext::Impl::enter_scheduled() {
+  scheduled.take_all([this](Coroutine::Private* co) { runnable.push_back(co); });
+  while (!runnable.empty()) {
+    Coroutine::Private* co = runnable.pop_front();
+    clear_schedule(*co);
+    co->facade.enter();
+  }
+}
+
+void co_wake(Coroutine* co) {
+  Coroutine::Private& target = Coroutine::Private::of(co);
+  AioContext* home = target.context.load(std::memory_order_relaxed);
+  const ThreadState& thread = thread_state();
+  if (thread.current == nullptr || thread.context != home) {
+    home->co_schedule(co);
+    return;
+  }
+  target.claim_for_schedule();
+  thread.current->woken.push_back(&target);
+}
+
+void AioContext::reschedule_self(AioContext& target) {
+  AioContext& here = AioContext::current();
+  if (&here == &target) return;
+  // Not before this coroutine has yielded, or the other thread could enter a coroutine that still runs here.
+  Coroutine* self = Coroutine::self();
+  here.schedule_oneshot([self, &target] { target.co_schedule(self); }, "reschedule coroutine");
+  Coroutine::yield();
+}
+
+}  // namespace coimg

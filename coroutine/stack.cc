@@ -1,0 +1,388 @@
+#include "coroutine/stack.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "coroutine/compiler.h"
+#include "coroutine/fatal.h"
+
+#if COIMG_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+#if __has_include(<valgrind/valgrind.h>)
+#include <valgrind/valgrind.h>
+#endif
+
+namespace coimg {
+
+/// A mapping that holds one guarded stack, or kSlotsPerSlab unguarded ones.
+struct StackSlab {
+  char* mapping;
+  size_t mapped_bytes;
+  unsigned slots;
+  uint64_t vacant = 0;        ///< a bit for each slot that holds no stack; guarded by the pool's lock
+  StackSlab* next = nullptr;  ///< in the pool's list of slabs with vacant slots
+  StackSlab* previous = nullptr;
+
+  char* slot(unsigned index) const { return mapping + kStackGuardBytes + index * stack_size_bytes(); }
+};
+
+namespace {
+
+/// Generous on purpose: untouched pages cost only addresses, while an overflow ends the process. AddressSanitizer's
+/// frames are several times as large.
+constexpr size_t kDefaultStackBytes = (COIMG_ASAN ? 1024 : 256) * 1024;
+constexpr size_t kMinStackBytes = 32 * 1024;
+constexpr size_t kMaxStackBytes = 64 * 1024 * 1024;
+
+/// A guarded stack takes two mappings; these take half of the 65,530 that Linux gives a process by default.
+constexpr size_t kMaxGuardedStacks = 16 * 1024;
+constexpr unsigned kSlotsPerSlab = 64;  ///< as many as StackSlab::vacant has bits
+
+/// A thread keeps this many free stacks, enough for the usual depth of nesting and parallel requests...
+constexpr unsigned kThreadCacheStacks = 128;
+/// ...and moves this many at once to or from the shared pool, to take its lock rarely.
+constexpr unsigned kBatchStacks = 64;
+/// A program that used a thousand coroutines will do so again: keep their stacks (16 MiB when each touched 8 KiB).
+constexpr size_t kSharedPoolStacks = 2048;
+
+/// The canary fills a cache line, as a frame with a hole in it may miss a single word.
+constexpr size_t kCanaryWords = 8;
+constexpr uint64_t kCanary = 0xc0de57ac4c0de57aULL;
+constexpr size_t kCanaryBytes = kCanaryWords * sizeof(kCanary);
+constexpr size_t kHeaderBytes = 64;  ///< for the Stack object; keeps what is below it aligned to cache lines
+static_assert(sizeof(Stack) <= kHeaderBytes);
+
+size_t page_bytes() {
+  static const size_t size = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  return size;
+}
+
+size_t configured_stack_bytes() {
+  size_t bytes = kDefaultStackBytes;
+  if (const char* text = std::getenv("COIMG_STACK_KIB")) {
+    char* end = nullptr;
+    const unsigned long kib = std::strtoul(text, &end, 10);
+    if (end != text && *end == '\0') {
+      bytes = std::clamp<size_t>(std::min<size_t>(kib, kMaxStackBytes / 1024) * 1024, kMinStackBytes, kMaxStackBytes);
+    }
+  }
+  return (bytes + page_bytes() - 1) / page_bytes() * page_bytes();
+}
+
+void poison([[maybe_unused]] Stack* stack) {
+#if COIMG_ASAN
+  __asan_poison_memory_region(stack->low, static_cast<size_t>(stack->top() - stack->low));
+#endif
+}
+
+void unpoison([[maybe_unused]] Stack* stack) {
+#if COIMG_ASAN
+  __asan_unpoison_memory_region(stack->low, static_cast<size_t>(stack->top() - stack->low));
+#endif
+}
+
+void write_canary(char* slot_end) {
+  for (size_t i = 0; i < kCanaryWords; ++i) {
+    std::memcpy(slot_end - kCanaryBytes + i * sizeof(kCanary), &kCanary, sizeof(kCanary));
+  }
+}
+
+Stack* make_stack_in_slot(StackSlab* slab, unsigned index, bool guarded) {
+  char* low = slab->slot(index);
+  char* high = low + stack_size_bytes();
+  write_canary(high);
+  auto* stack = new (high - kCanaryBytes - kHeaderBytes) Stack{low, slab, nullptr, 0, guarded};
+#ifdef VALGRIND_STACK_REGISTER
+  stack->valgrind_id = VALGRIND_STACK_REGISTER(low, stack->top());
+#endif
+  return stack;
+}
+
+StackSlab* map_slab(unsigned slots) {
+  const size_t bytes = kStackGuardBytes + slots * stack_size_bytes();
+  void* mapping =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+  if (mapping == MAP_FAILED) return nullptr;
+  if (::mprotect(mapping, kStackGuardBytes, PROT_NONE) != 0) {
+    ::munmap(mapping, bytes);
+    return nullptr;
+  }
+  // With huge pages the first touch of one stack would commit those of its neighbours.
+  if (slots > 1) ::madvise(mapping, bytes, MADV_NOHUGEPAGE);
+  return new StackSlab{static_cast<char*>(mapping), bytes, slots};
+}
+
+void unmap_slab(StackSlab* slab) {
+  ::munmap(slab->mapping, slab->mapped_bytes);
+  delete slab;
+}
+
+/// What all threads share. Never destroyed: detached threads may end after main() did.
+class StackPool {
+ public:
+  static StackPool& instance() {
+    static auto* pool = new StackPool;
+    return *pool;
+  }
+
+  /// A list of 1 to kBatchStacks free stacks.
+  Stack* take_batch(unsigned* count);
+  /// Takes a list over; what the pool has no room for goes back to the kernel.
+  void give_batch(Stack* list);
+
+  StackCounts counts();
+  size_t set_max_guarded(size_t limit);
+
+ private:
+  Stack* make_stack();
+  Stack* make_guarded_stack();
+  Stack* make_slab_stack_locked();
+  void destroy_stack(Stack* stack);
+  void link_vacant_locked(StackSlab* slab);
+  void unlink_vacant_locked(StackSlab* slab);
+
+  std::mutex lock_;
+  Stack* free_ = nullptr;
+  size_t free_count_ = 0;
+  StackSlab* with_vacant_ = nullptr;
+  size_t guarded_ = 0;
+  size_t unguarded_ = 0;
+  size_t max_guarded_ = kMaxGuardedStacks;
+};
+
+Stack* StackPool::take_batch(unsigned* count) {
+  *count = 0;
+  Stack* list = nullptr;
+  {
+    const std::lock_guard hold(lock_);
+    while (free_ != nullptr && *count < kBatchStacks) {
+      Stack* stack = free_;
+      free_ = stack->next;
+      --free_count_;
+      stack->next = list;
+      list = stack;
+      ++*count;
+    }
+  }
+  if (list == nullptr) {  // new ones are made one by one: most programs need few
+    list = make_stack();
+    list->next = nullptr;
+    *count = 1;
+  }
+  return list;
+}
+
+void StackPool::give_batch(Stack* list) {
+  {
+    const std::lock_guard hold(lock_);
+    while (list != nullptr && free_count_ < kSharedPoolStacks) {
+      Stack* stack = list;
+      list = stack->next;
+      stack->next = free_;
+      free_ = stack;
+      ++free_count_;
+    }
+  }
+  while (list != nullptr) {
+    Stack* stack = list;
+    list = stack->next;
+    destroy_stack(stack);
+  }
+}
+
+Stack* StackPool::make_stack() {
+  if (Stack* stack = make_guarded_stack()) return stack;
+  // Past the limit, or the kernel has no mapping left: a slab needs one for many.
+  const std::lock_guard hold(lock_);
+  Stack* stack = make_slab_stack_locked();
+  if (stack == nullptr) {
+    fatal("no memory for another coroutine stack, after %zu: %s", guarded_ + unguarded_, std::strerror(errno));
+  }
+  return stack;
+}
+
+Stack* StackPool::make_guarded_stack() {
+  {
+    const std::lock_guard hold(lock_);
+    if (guarded_ >= max_guarded_) return nullptr;
+    ++guarded_;
+  }
+  StackSlab* slab = map_slab(1);
+  if (slab == nullptr) {
+    const std::lock_guard hold(lock_);
+    --guarded_;
+    return nullptr;
+  }
+  return make_stack_in_slot(slab, 0, true);
+}
+
+Stack* StackPool::make_slab_stack_locked() {
+  if (with_vacant_ == nullptr) {
+    StackSlab* slab = map_slab(kSlotsPerSlab);
+    if (slab == nullptr) return nullptr;
+    slab->vacant = ~uint64_t{0};
+    for (unsigned i = 0; i < kSlotsPerSlab; ++i) write_canary(slab->slot(i) + stack_size_bytes());
+    link_vacant_locked(slab);
+  }
+  StackSlab* slab = with_vacant_;
+  const auto index = static_cast<unsigned>(std::countr_zero(slab->vacant));
+  slab->vacant &= slab->vacant - 1;
+  if (slab->vacant == 0) unlink_vacant_locked(slab);
+  ++unguarded_;
+  return make_stack_in_slot(slab, index, false);
+}
+
+void StackPool::destroy_stack(Stack* stack) {
+  unpoison(stack);  // whoever maps these addresses next does not know
+#ifdef VALGRIND_STACK_DEREGISTER
+  VALGRIND_STACK_DEREGISTER(stack->valgrind_id);
+#endif
+  StackSlab* slab = stack->slab;
+  if (stack->guarded) {
+    unmap_slab(slab);
+    const std::lock_guard hold(lock_);
+    --guarded_;
+    return;
+  }
+  // All but the topmost page, which holds the canary of the stack above.
+  ::madvise(stack->low, stack_size_bytes() - page_bytes(), MADV_DONTNEED);
+  const auto index = static_cast<unsigned>(static_cast<size_t>(stack->low - slab->slot(0)) / stack_size_bytes());
+  const std::lock_guard hold(lock_);
+  --unguarded_;
+  if (slab->vacant == 0) link_vacant_locked(slab);
+  slab->vacant |= uint64_t{1} << index;
+  if (slab->vacant == ~uint64_t{0}) {
+    unlink_vacant_locked(slab);
+    unmap_slab(slab);
+  }
+}
+
+void StackPool::link_vacant_locked(StackSlab* slab) {
+  slab->previous = nullptr;
+  slab->next = with_vacant_;
+  if (with_vacant_ != nullptr) with_vacant_->previous = slab;
+  with_vacant_ = slab;
+}
+
+void StackPool::unlink_vacant_locked(StackSlab* slab) {
+  (slab->previous != nullptr ? slab->previous->next : with_vacant_) = slab->next;
+  if (slab->next != nullptr) slab->next->previous = slab->previous;
+}
+
+StackCounts StackPool::counts() {
+  const std::lock_guard hold(lock_);
+  return {guarded_, unguarded_, free_count_};
+}
+
+size_t StackPool::set_max_guarded(size_t limit) {
+  const std::lock_guard hold(lock_);
+  return std::exchange(max_guarded_, limit);
+}
+
+/// A thread's own free stacks. Needs no constructor, so that access is one load; see ThreadExit for its end.
+struct ThreadCache {
+  Stack* free;
+  unsigned count;
+  bool prepared;  ///< this thread has the overflow handler and a ThreadExit
+  bool ended;     ///< the thread is ending: keep nothing
+};
+constinit thread_local ThreadCache cache = {};
+
+/// Empties the cache when the thread ends.
+struct ThreadExit {
+  ~ThreadExit() {
+    cache.ended = true;
+    cache.count = 0;
+    StackPool::instance().give_batch(std::exchange(cache.free, nullptr));
+    remove_stack_overflow_handler();
+  }
+};
+
+void prepare_thread() {
+  cache.prepared = true;
+  install_stack_overflow_handler();
+  thread_local ThreadExit at_exit;
+  (void)at_exit;
+}
+
+/// Moves a batch of the thread's free stacks to the shared pool.
+void spill(unsigned amount) {
+  Stack* batch = nullptr;
+  for (unsigned i = 0; i < amount && cache.free != nullptr; ++i) {
+    Stack* stack = cache.free;
+    cache.free = stack->next;
+    --cache.count;
+    stack->next = batch;
+    batch = stack;
+  }
+  StackPool::instance().give_batch(batch);
+}
+
+}  // namespace
+
+size_t stack_size_bytes() {
+  static const size_t bytes = configured_stack_bytes();
+  return bytes;
+}
+
+COIMG_THREAD_LOCAL_ACCESSOR Stack* acquire_stack() {
+  if (cache.free == nullptr) [[unlikely]] {
+    if (!cache.prepared) prepare_thread();
+    cache.free = StackPool::instance().take_batch(&cache.count);
+  }
+  Stack* stack = cache.free;
+  cache.free = stack->next;
+  --cache.count;
+  unpoison(stack);
+  return stack;
+}
+
+COIMG_THREAD_LOCAL_ACCESSOR void release_stack(Stack* stack) {
+  if (!cache.prepared) [[unlikely]]
+    prepare_thread();  // made by another thread
+  poison(stack);
+  stack->next = cache.free;
+  cache.free = stack;
+  ++cache.count;
+  if (cache.count > kThreadCacheStacks || cache.ended) [[unlikely]]
+    spill(kBatchStacks);
+}
+
+bool stack_canary_intact(const Stack* stack) {
+  if (stack->guarded || stack->low == stack->slab->slot(0)) return true;
+  // The last cache line of the stack below; that one never runs into it, as its own use starts further down.
+  const char* line = stack->low - kCanaryBytes;
+  for (size_t i = 0; i < kCanaryWords; ++i) {
+    uint64_t word;
+    std::memcpy(&word, line + i * sizeof(word), sizeof(word));
+    if (word != kCanary) return false;
+  }
+  return true;
+}
+
+size_t stack_high_water_bytes(const Stack* stack) {
+  const size_t pages = stack_size_bytes() / page_bytes();
+  std::vector<unsigned char> resident(pages);
+  if (::mincore(stack->low, stack_size_bytes(), resident.data()) != 0) return 0;
+  for (size_t i = 0; i < pages; ++i) {
+    if ((resident[i] & 1) != 0) return (pages - i) * page_bytes();
+  }
+  return 0;
+}
+
+StackCounts stack_counts() { return StackPool::instance().counts(); }
+
+size_t set_max_guarded_stacks(size_t limit) { return StackPool::instance().set_max_guarded(limit); }
+
+}  // namespace coimg

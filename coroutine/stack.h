@@ -1,0 +1,69 @@
+// Stacks for coroutines: where they come from and where they go.
+//
+//   low address                                                            high address
+//   | guard (PROT_NONE) | usable, grows down  <------  coroutine object | Stack | canary |
+//                       ^ low                                           ^ top()
+//
+// Each stack has a guard below it, so that an overflow ends the process with the coroutine's name instead of damaging
+// a neighbour. A guard costs a memory mapping, and a process has 65,530 of those by default; so past kMaxGuardedStacks
+// stacks are cut from large slabs that have one guard at their bottom. There the last cache line of each stack holds a
+// canary for the stack above it, which stack_check() looks at.
+//
+// Free stacks are pooled: a list a thread, and a shared list behind it. Both are bounded; what does not fit goes back
+// to the kernel.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace coimg {
+
+struct StackSlab;
+
+/// A stack; the object lies at the top of its own memory.
+struct Stack {
+  char* low;        ///< the lowest usable byte
+  StackSlab* slab;  ///< the mapping it was cut from
+  Stack* next;      ///< in a list of free stacks
+  unsigned valgrind_id;
+  bool guarded;  ///< false: a canary takes the place of the guard
+
+  /// The end of the usable part.
+  char* top() { return reinterpret_cast<char*>(this); }
+};
+
+/// The addresses below Stack::low that fault. A frame larger than this could step over the guard.
+inline constexpr size_t kStackGuardBytes = 64 * 1024;
+
+/// Usable bytes of each stack, the same for all: COIMG_STACK_KIB or the default.
+size_t stack_size_bytes();
+
+/// A stack from the pool or the kernel. Aborts when there is no memory: coroutines are made where nobody can be told.
+Stack* acquire_stack();
+
+/// Gives a stack back that nothing runs on.
+void release_stack(Stack* stack);
+
+/// Whether the canary below an unguarded stack is whole; always true for a guarded one.
+bool stack_canary_intact(const Stack* stack);
+
+/// How deep the stack has been used since its memory came from the kernel, in bytes and rounded to pages. Slow.
+size_t stack_high_water_bytes(const Stack* stack);
+
+/// Numbers for tests and diagnostics.
+struct StackCounts {
+  size_t guarded;    ///< mapped stacks with a guard, free ones included
+  size_t unguarded;  ///< stacks cut from slabs and not given back
+  size_t pooled;     ///< free ones in the shared pool
+};
+StackCounts stack_counts();
+
+/// For tests: past how many stacks to go without guards. Returns the previous limit.
+size_t set_max_guarded_stacks(size_t limit);
+
+/// Prepares the calling thread to report a stack overflow; done by the first acquire_stack() of each thread.
+void install_stack_overflow_handler();
+/// Undoes the thread's part of it, at thread exit.
+void remove_stack_overflow_handler();
+
+}  // namespace coimg

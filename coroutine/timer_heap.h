@@ -1,0 +1,33 @@
+// TimerHeap: the armed timers of one clock, soonest first. A part of AioContext.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "coroutine/aio_context.h"
+
+namespace coimg {
+
+/// A binary heap whose members know their place, so that cancelling one of many takes O(log n).
+class TimerHeap {
+ public:
+  [[nodiscard]] bool empty() const { return heap_.empty(); }
+  [[nodiscard]] int64_t first_deadline_ns() const { return heap_.front()->deadline_ns_; }
+
+  void insert(Timer* timer);
+  void erase(Timer* timer);
+
+  /// Fires the timers that are due at `now_ns` and were armed before the call, so that one that arms itself again does
+  /// not keep the loop here. `newest_sequence` is that of the last arming. Returns whether any fired.
+  bool fire_due(int64_t now_ns, uint64_t newest_sequence);
+
+ private:
+  static bool before(const Timer* a, const Timer* b);
+  void place(size_t index, Timer* timer);
+  void sift_up(size_t index, Timer* timer);
+  void sift_down(size_t index, Timer* timer);
+
+  std::vector<Timer*> heap_;
+};
+
+}  // namespace coimg
