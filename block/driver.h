@@ -35,6 +35,7 @@ struct BlockLimits {
   uint64_t max_transfer = uint64_t{1} << 30;  ///< bytes of one read or write
   uint64_t zero_alignment = 1;                ///< what pwrite_zeroes prefers to be aligned to (cluster size)
   uint64_t discard_alignment = 1;             ///< what pdiscard can act on
+  uint64_t compression_unit = 0;              ///< bytes of one compressed cluster; 0: cannot compress
 };
 
 /// What a range of a node's own layer holds. The whole range [offset, offset + bytes) has the same answer.
@@ -149,7 +150,8 @@ class BlockDriver {
   /// The range's content is no longer needed. May do nothing; afterwards old content or zeros are read.
   virtual Result<void> pdiscard(uint64_t offset, uint64_t bytes) coroutine_fn;
 
-  /// Writes one cluster (or the last, partial one) compressed. Cluster aligned.
+  /// Writes whole clusters (the disk's last one may be partial) compressed, each on its own; what does not shrink is
+  /// stored plain. Aligned to limits().compression_unit. The clusters must not be allocated yet (EIO).
   virtual Result<void> pwrite_compressed(uint64_t offset, const IoVector& iov, const WriteOptions& options)
       coroutine_fn;
 

@@ -17,18 +17,26 @@ class PlacementOrder {
    public:
     Ticket() = default;
     explicit Ticket(PlacementOrder& order) : order_(&order), number_(order.next_number_++) {}
-    ~Ticket() { finish(); }
+    ~Ticket() { end(); }
     Ticket(Ticket&& other) noexcept : order_(other.order_), number_(other.number_) { other.order_ = nullptr; }
     Ticket& operator=(Ticket&&) = delete;
 
     /// Sleeps until all earlier tickets have finished.
     void wait_turn() coroutine_fn;
-    /// Lets the next one go. May be called before the turn came (nothing to place); idempotent.
-    void finish() coroutine_mixed_fn;
+    /// Lets the next one go. May be called before the turn came (nothing to place); idempotent. Does nothing while
+    /// kept.
+    void finish() coroutine_mixed_fn {
+      if (!kept_) end();
+    }
+    /// For a request in several parts: the drivers' finish() has no effect until the last part.
+    void keep(bool more_to_come) { kept_ = more_to_come; }
 
    private:
+    void end() coroutine_mixed_fn;
+
     PlacementOrder* order_ = nullptr;
     uint64_t number_ = 0;
+    bool kept_ = false;
   };
 
   PlacementOrder();

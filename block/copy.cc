@@ -1,0 +1,251 @@
+// The copy engine. Worker coroutines take chunks from one plan in guest order; each reads its chunk, looks for zeros
+// and writes what is left. With in_order, a ticket taken together with the chunk fixes the place of its clusters, so
+// the target's layout does not depend on which read finishes first.
+#include "block/copy.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "block/copy_plan.h"
+#include "block/util/buffer.h"
+#include "block/util/math.h"
+#include "coroutine/co_group.h"
+#include "coroutine/co_mutex.h"
+
+namespace coimg {
+
+namespace {
+
+// Large enough that a request's fixed costs vanish, small enough that sixteen of them stay far below 64 MiB.
+constexpr uint64_t kChunkBytes = kMiB;
+constexpr uint64_t kMaxBufferedBytes = 32 * kMiB;
+// Zeros are looked for in units of a page, the unit in which file systems keep holes.
+constexpr uint64_t kZeroUnit = 4096;
+// What is zeroed or left alone in one step: long enough to cost nothing, short enough to be interrupted.
+constexpr uint64_t kMaxIdleChunk = kGiB;
+
+class CopyJob {
+ public:
+  CopyJob(const std::vector<BlockNode*>& sources, BlockNode& target, const CopyOptions& options)
+      : sources_(sources),
+        target_(target),
+        options_(options),
+        unit_(std::max<uint64_t>(target.limits().zero_alignment, kZeroUnit)),
+        chunk_bytes_(align_up(std::max(kChunkBytes, options.sparse_bytes), unit_)),
+        plan_(sources_, {.granularity = unit_,
+                         .chunk_bytes = chunk_bytes_,
+                         .idle_chunk_bytes = must_store_zeros() ? chunk_bytes_ : kMaxIdleChunk,
+                         .top_layer_only = options.target_has_backing,
+                         .whole_units = options.compress}) {}
+
+  Result<void> run() coroutine_fn {
+    const auto workers = std::clamp<uint64_t>(kMaxBufferedBytes / chunk_bytes_, 1, options_.workers);
+    for (uint64_t i = 0; i < workers; ++i) {
+      group_.start([this]() coroutine_fn { work(); }, "copy worker");
+    }
+    group_.wait_all();
+    if (error_) return *std::move(error_);
+    return {};
+  }
+
+ private:
+  struct Assignment {
+    CopyChunk chunk;
+    PlacementOrder::Ticket ticket;
+  };
+
+  void work() coroutine_fn {
+    AlignedBuffer buffer(chunk_bytes_);
+    while (!group_.should_stop()) {
+      auto step = do_next_chunk(buffer);
+      if (!step.ok()) {
+        fail(std::move(step).error());
+      } else if (!*step) {
+        return;
+      }
+    }
+  }
+
+  /// Returns false when there is nothing left to do.
+  Result<bool> do_next_chunk(AlignedBuffer& buffer) coroutine_fn {
+    if (options_.should_stop && options_.should_stop()) return Error::from_errno(ECANCELED);
+    std::optional<Assignment> assignment = COIMG_TRY(take_chunk());
+    if (!assignment) return false;
+    const CopyChunk& chunk = assignment->chunk;
+    PlacementOrder::Ticket* ticket = options_.in_order ? &assignment->ticket : nullptr;
+
+    if (!group_.should_stop()) {
+      if (chunk.runs.size() == 1 && chunk.runs[0].kind != CopyKind::kData && !must_store_zeros()) {
+        COIMG_TRY(write_zero_run(chunk.runs[0], ticket));
+      } else {
+        COIMG_TRY(copy_chunk(chunk, buffer, ticket));
+      }
+    }
+    done_ += chunk.bytes;
+    if (options_.on_progress) options_.on_progress(done_, sources_.length());
+    return true;
+  }
+
+  /// Chunk and ticket are taken together, so that tickets are in guest order.
+  Result<std::optional<Assignment>> take_chunk() coroutine_fn {
+    CoMutexGuard guard(plan_lock_);
+    auto chunk = plan_.next();
+    if (!chunk.ok()) {
+      return Error(chunk.error().errnum(), chunk.error().message())
+          .with_context("error while reading block status at offset " + std::to_string(plan_.position()));
+    }
+    if (!*chunk) return std::optional<Assignment>();
+    return std::optional<Assignment>(Assignment{std::move(**chunk), PlacementOrder::Ticket(order_)});
+  }
+
+  [[nodiscard]] bool must_store_zeros() const { return options_.sparse_bytes == 0 && !options_.target_has_backing; }
+
+  Result<void> copy_chunk(const CopyChunk& chunk, AlignedBuffer& buffer, PlacementOrder::Ticket* ticket) coroutine_fn {
+    const std::span<std::byte> memory = buffer.span().first(chunk.bytes);
+    for (const CopyRun& run : chunk.runs) {
+      const std::span<std::byte> part = memory.subspan(run.offset - chunk.offset, run.bytes);
+      if (run.kind == CopyKind::kData) {
+        COIMG_TRY(read_data(run.offset, part));
+      } else {
+        std::memset(part.data(), 0, part.size());
+      }
+    }
+    return write_runs(plan_writes(chunk, memory), chunk.offset, memory, ticket);
+  }
+
+  Result<void> read_data(uint64_t offset, std::span<std::byte> memory) coroutine_fn {
+    auto read = sources_.read(offset, memory);
+    if (read.ok()) return {};
+    if (options_.salvage) return salvage(offset, memory);
+    return std::move(read).with_context("error while reading at byte " + std::to_string(offset));
+  }
+
+  /// Reads sector by sector; those that cannot be read become zeros.
+  Result<void> salvage(uint64_t offset, std::span<std::byte> memory) coroutine_fn {
+    for (uint64_t at = 0; at < memory.size(); at += kSectorSize) {
+      const auto sector = memory.subspan(at, std::min<uint64_t>(kSectorSize, memory.size() - at));
+      auto read = sources_.read(offset + at, sector);
+      if (read.ok()) continue;
+      std::memset(sector.data(), 0, sector.size());
+      if (options_.on_warning) {
+        options_.on_warning("error while reading at byte " + std::to_string(offset + at) + ": " +
+                            read.error().message());
+      }
+    }
+    return {};
+  }
+
+  /// Splits what was read into runs to write and runs of zeros.
+  [[nodiscard]] std::vector<CopyRun> plan_writes(const CopyChunk& chunk, std::span<const std::byte> memory) const {
+    std::vector<CopyRun> writes;
+    if (!options_.target_has_backing) {  // all of it is what the guest sees: runs need not end where the source's end
+      split_zeros(writes, chunk.offset, memory, unit_);
+      return writes;
+    }
+    for (const CopyRun& run : chunk.runs) {
+      if (run.kind == CopyKind::kData && !options_.compress) {
+        split_zeros(writes, run.offset, memory.subspan(run.offset - chunk.offset, run.bytes), kZeroUnit);
+      } else {
+        writes.push_back(run);
+      }
+    }
+    return writes;
+  }
+
+  void split_zeros(std::vector<CopyRun>& writes, uint64_t offset, std::span<const std::byte> memory,
+                   uint64_t unit) const {
+    const auto append = [&writes](CopyKind kind, uint64_t at, uint64_t bytes) {
+      if (!writes.empty() && writes.back().kind == kind && writes.back().offset + writes.back().bytes == at) {
+        writes.back().bytes += bytes;
+      } else {
+        writes.push_back({kind, at, bytes});
+      }
+    };
+    if (options_.sparse_bytes == 0) {
+      append(CopyKind::kData, offset, memory.size());
+      return;
+    }
+    uint64_t zeros = 0;    // length of the zero run before `at`
+    uint64_t missing = 0;  // bytes that the image's last unit lacks
+    const uint64_t enough = options_.compress ? unit : options_.sparse_bytes;
+    const auto close_zero_run = [&](uint64_t at) {
+      if (zeros == 0) return;
+      append(zeros + missing >= enough ? CopyKind::kZero : CopyKind::kData, offset + at - zeros, zeros);
+      zeros = 0;
+    };
+    for (uint64_t at = 0; at < memory.size();) {
+      const uint64_t bytes = std::min(unit - (offset + at) % unit, memory.size() - at);
+      if (is_zero(memory.subspan(at, bytes))) {
+        zeros += bytes;
+      } else {
+        close_zero_run(at);
+        append(CopyKind::kData, offset + at, bytes);
+      }
+      at += bytes;
+    }
+    const uint64_t end = offset + memory.size();
+    if (end == sources_.length()) missing = align_up(end, unit) - end;
+    close_zero_run(memory.size());
+  }
+
+  Result<void> write_runs(const std::vector<CopyRun>& runs, uint64_t offset, std::span<const std::byte> memory,
+                          PlacementOrder::Ticket* ticket) coroutine_fn {
+    const auto needs_write = [this](const CopyRun& run) {
+      return run.kind == CopyKind::kData || (run.kind == CopyKind::kZero && !options_.target_is_zero);
+    };
+    auto remaining = std::count_if(runs.begin(), runs.end(), needs_write);
+    for (const CopyRun& run : runs) {
+      if (!needs_write(run)) continue;
+      if (ticket) ticket->keep(--remaining != 0);
+      if (run.kind == CopyKind::kZero) {
+        COIMG_TRY(write_zero_run(run, ticket));
+      } else {
+        COIMG_TRY(write_data(run.offset, memory.subspan(run.offset - offset, run.bytes), ticket));
+      }
+    }
+    return {};
+  }
+
+  Result<void> write_data(uint64_t offset, std::span<const std::byte> memory, PlacementOrder::Ticket* ticket)
+      coroutine_fn {
+    const IoVector iov(memory);
+    const WriteOptions write_options{.placement = ticket};
+    auto written = options_.compress ? target_.co_pwrite_compressed(offset, iov, write_options)
+                                     : target_.co_pwritev(offset, iov, write_options);
+    return std::move(written).with_context("error while writing at byte " + std::to_string(offset));
+  }
+
+  Result<void> write_zero_run(const CopyRun& run, PlacementOrder::Ticket* ticket) coroutine_fn {
+    if (run.kind == CopyKind::kLeave || options_.target_is_zero) return {};
+    auto written = target_.co_pwrite_zeroes(run.offset, run.bytes,
+                                            {.may_unmap = !options_.target_has_backing, .placement = ticket});
+    return std::move(written).with_context("error while writing at byte " + std::to_string(run.offset));
+  }
+
+  void fail(Error error) {
+    if (!error_) error_ = std::move(error);
+    group_.stop();
+  }
+
+  SourceSequence sources_;
+  BlockNode& target_;
+  const CopyOptions& options_;
+  const uint64_t unit_;  ///< target clusters, at least a page
+  const uint64_t chunk_bytes_;
+
+  CoMutex plan_lock_;
+  CopyPlan plan_ CO_GUARDED_BY(plan_lock_);
+  PlacementOrder order_;
+  CoGroup group_;
+  std::optional<Error> error_;
+  uint64_t done_ = 0;
+};
+
+}  // namespace
+
+Result<void> co_copy(const std::vector<BlockNode*>& sources, BlockNode& target, const CopyOptions& options) {
+  CopyJob job(sources, target, options);
+  return job.run();
+}
+
+}  // namespace coimg

@@ -1,0 +1,115 @@
+#include "block/copy_plan.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "block/util/math.h"
+
+namespace coimg {
+
+namespace {
+
+void append_run(CopyChunk& chunk, const CopyRun& run) {
+  if (!chunk.runs.empty() && chunk.runs.back().kind == run.kind) {
+    chunk.runs.back().bytes += run.bytes;
+  } else {
+    chunk.runs.push_back(run);
+  }
+  chunk.bytes += run.bytes;
+}
+
+}  // namespace
+
+SourceSequence::SourceSequence(std::vector<BlockNode*> nodes) {
+  for (BlockNode* node : nodes) {
+    if (node->length() == 0) continue;
+    members_.push_back({node, length_});
+    length_ += node->length();
+  }
+}
+
+const SourceSequence::Member& SourceSequence::member_at(uint64_t offset) const {
+  assert(offset < length_);
+  auto behind = std::upper_bound(members_.begin(), members_.end(), offset,
+                                 [](uint64_t position, const Member& member) { return position < member.start; });
+  return *std::prev(behind);
+}
+
+Result<CopyRun> SourceSequence::run_at(uint64_t offset, uint64_t bytes, bool top_layer_only) {
+  const Member& member = member_at(offset);
+  const uint64_t inside = offset - member.start;
+  bytes = std::min(bytes, member.node->length() - inside);
+  CopyRun run{CopyKind::kData, offset, 0};
+  if (top_layer_only) {
+    const BlockStatus status = COIMG_TRY(member.node->co_block_status(inside, bytes));
+    run.bytes = status.bytes;
+    if (!status.allocated) {
+      run.kind = CopyKind::kLeave;
+    } else if (status.zero) {
+      run.kind = CopyKind::kZero;
+    }
+  } else {
+    const ChainStatus chain = COIMG_TRY(member.node->co_chain_status(inside, bytes));
+    run.bytes = chain.status.bytes;
+    if (chain.status.zero) run.kind = CopyKind::kZero;
+  }
+  return run;
+}
+
+Result<void> SourceSequence::read(uint64_t offset, std::span<std::byte> memory) {
+  while (!memory.empty()) {
+    const Member& member = member_at(offset);
+    const uint64_t inside = offset - member.start;
+    const uint64_t bytes = std::min<uint64_t>(memory.size(), member.node->length() - inside);
+    COIMG_TRY(member.node->co_pread(inside, memory.first(bytes)));
+    offset += bytes;
+    memory = memory.subspan(bytes);
+  }
+  return {};
+}
+
+Result<std::optional<CopyChunk>> CopyPlan::next() {
+  const uint64_t end = sources_.length();
+  if (position_ >= end) return std::optional<CopyChunk>();
+
+  CopyChunk chunk{.offset = position_, .bytes = 0, .runs = {}};
+  const uint64_t limit = std::min(position_ + settings_.chunk_bytes, end);
+  while (position_ + chunk.bytes < limit) {
+    const uint64_t at = position_ + chunk.bytes;
+    const bool first = chunk.bytes == 0;
+    CopyRun run = COIMG_TRY(sources_.run_at(at, first ? std::min(end - at, settings_.idle_chunk_bytes) : limit - at,
+                                            settings_.top_layer_only));
+    if (run.kind == CopyKind::kData) {
+      run.bytes = std::min(run.bytes, limit - at);
+    } else if (first) {
+      // Nothing to read: the run's whole units are a chunk of their own, the rest starts the next one.
+      const uint64_t whole = at + run.bytes == end ? run.bytes : align_down(run.bytes, settings_.granularity);
+      if (whole != 0) {
+        run.bytes = whole;
+        append_run(chunk, run);
+        break;
+      }
+    }
+    append_run(chunk, run);
+  }
+  if (settings_.whole_units) merge_data_units(chunk);
+  position_ += chunk.bytes;
+  return std::optional(std::move(chunk));
+}
+
+/// Widens each data run to whole units, so that a unit is either data or not data at all.
+void CopyPlan::merge_data_units(CopyChunk& chunk) const {
+  if (chunk.runs.size() == 1) return;
+  CopyChunk merged{.offset = chunk.offset, .bytes = 0, .runs = {}};
+  const uint64_t end = chunk.offset + chunk.bytes;
+  auto run = chunk.runs.begin();
+  for (uint64_t unit = chunk.offset; unit < end; unit += settings_.granularity) {
+    const uint64_t unit_end = std::min(unit + settings_.granularity, end);
+    while (run->offset + run->bytes <= unit) ++run;
+    const bool uniform = run->offset + run->bytes >= unit_end;
+    append_run(merged, {uniform ? run->kind : CopyKind::kData, unit, unit_end - unit});
+  }
+  chunk = std::move(merged);
+}
+
+}  // namespace coimg
