@@ -1,0 +1,70 @@
+# bash completion for coimg                                                     -*- shell-script -*-
+
+_coimg() {
+  local cur prev words cword
+  _init_completion -n = || return
+
+  local commands='check compare convert create info map'
+  local command='' word
+  for word in "${words[@]:1:cword-1}"; do
+    if [[ " $commands " == *" $word "* ]]; then
+      command=$word
+      break
+    fi
+  done
+  if [[ -z $command ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "$commands --help --version --trace" -- "$cur")
+    return
+  fi
+
+  case $prev in
+    -f | -F | -O | --format)
+      mapfile -t COMPREPLY < <(compgen -W 'raw qcow2' -- "$cur")
+      return
+      ;;
+    -t | -T)
+      mapfile -t COMPREPLY < <(compgen -W 'none writeback writethrough directsync unsafe' -- "$cur")
+      return
+      ;;
+    -r)
+      if [[ $command == check ]]; then
+        mapfile -t COMPREPLY < <(compgen -W 'leaks all' -- "$cur")
+        return
+      fi
+      ;;
+    --repair)
+      mapfile -t COMPREPLY < <(compgen -W 'leaks all' -- "$cur")
+      return
+      ;;
+    -o)
+      mapfile -t COMPREPLY < <(compgen -W 'backing_file= backing_fmt= cluster_size= compat= compression_type=zlib
+        compression_type=zstd lazy_refcounts= preallocation= refcount_bits= size= help' -- "$cur")
+      compopt -o nospace
+      return
+      ;;
+  esac
+  case $cur in
+    --output=*)
+      mapfile -t COMPREPLY < <(compgen -W 'human json' -- "${cur#--output=}")
+      return
+      ;;
+  esac
+
+  if [[ $cur == -* ]]; then
+    local options
+    case $command in
+      check) options='-q -f -r -T -U --output= --image-opts --object --help' ;;
+      compare) options='-f -F -T -p -q -s -U --image-opts --object --help' ;;
+      convert) options='-f -F -O -B -b -c -C -l -m -n -o -p -q -r -S -t -T -U -W --salvage --target-is-zero --image-opts
+        --target-image-opts --bitmaps --skip-broken-bitmaps --object --help' ;;
+      create) options='-q -f -b -F -u -o --object --help' ;;
+      info) options='-f -U --output= --backing-chain --image-opts --object --help' ;;
+      map) options='-f -U -s -l --output= --start-offset= --max-length= --image-opts --object --help' ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+    [[ ${COMPREPLY[*]} == *= ]] && compopt -o nospace
+    return
+  fi
+  _filedir
+}
+complete -F _coimg coimg

@@ -1,0 +1,30 @@
+#compdef coimg
+
+local -a commands formats caches
+commands=(
+  'check:verify the metadata of an image, and repair it'
+  'compare:tell whether two images hold the same'
+  'convert:copy images into a new one of another format'
+  'create:make a new image'
+  'info:describe an image'
+  'map:list where the ranges of an image come from'
+)
+formats=(raw qcow2)
+caches=(none writeback writethrough directsync unsafe)
+
+_arguments -C '(- *)'{-h,--help}'[show help]' '(- *)'{-V,--version}'[show the version]' '1:command:->command' '*::argument:->argument'
+case $state in
+  command) _describe command commands ;;
+  argument)
+    local -a common
+    common=('--image-opts[operands are option strings]' '*--object[define an object]:object:' '(-f --format)'{-f,--format}'[format]:format:($formats)')
+    case $words[1] in
+      check) _arguments $common '-q[no report]' '(-r --repair)'{-r,--repair}'[repair]:what:(leaks all)' '-T[cache mode]:mode:($caches)' '-U[no locks]' '--output=[form]:form:(human json)' '*:image:_files' ;;
+      compare) _arguments $common '-F[second format]:format:($formats)' '-T[cache mode]:mode:($caches)' '-p[progress]' '-q[quiet]' '-s[strict]' '-U[no locks]' '*:image:_files' ;;
+      convert) _arguments $common '-O[target format]:format:($formats)' '-o[options]:options:' '-c[compress]' '-n[target exists]' '-p[progress]' '-q[quiet]' '-m[requests in flight]:number:' '-W[out of order]' '-S[sparse size]:size:' '-B[backing file]:file:_files' '-F[backing format]:format:($formats)' '-r[rate limit]:rate:' '-t[target cache mode]:mode:($caches)' '-T[source cache mode]:mode:($caches)' '-U[no locks]' '--salvage[read what can be read]' '--target-is-zero[target reads as zeros]' '*:image:_files' ;;
+      create) _arguments '-q[quiet]' '-f[format]:format:($formats)' '-b[backing file]:file:_files' '-F[backing format]:format:($formats)' '-u[do not open the backing file]' '-o[options]:options:' '*:image:_files' ;;
+      info) _arguments $common '-U[no locks]' '--output=[form]:form:(human json)' '--backing-chain[all images of the chain]' '*:image:_files' ;;
+      map) _arguments $common '-U[no locks]' '--output=[form]:form:(human json)' '(-s --start-offset)'{-s,--start-offset}'[first byte]:offset:' '(-l --max-length)'{-l,--max-length}'[length]:bytes:' '*:image:_files' ;;
+    esac
+    ;;
+esac
