@@ -23,6 +23,7 @@
 namespace coimg {
 
 class BlockNode;
+struct Permissions;
 class DriverType;
 class DriverRegistry;
 
@@ -173,6 +174,13 @@ class BlockDriver {
 
   /// Bytes that the host spends on the image's own file; nothing when that is not known.
   virtual Result<std::optional<uint64_t>> allocated_file_size() coroutine_fn;
+
+  /// Protocols: exchanges the locks of the file for those of `permissions`. A file is opened without any, so that it
+  /// can be probed before it is known what its format needs. On error the old ones are in force.
+  virtual Result<void> set_permissions(const Permissions& permissions) coroutine_fn {
+    (void)permissions;
+    return {};
+  }
 };
 
 enum class DriverKind { kFormat, kProtocol };
@@ -238,8 +246,20 @@ class DriverType {
   /// In the order of the "Formatting" line.
   virtual std::vector<CreateOptionSpec> create_options() const { return {}; }
 
+  /// Protocols: whether names that begin with "SCHEME:" are theirs.
+  virtual bool handles_scheme(std::string_view scheme) const {
+    return kind() == DriverKind::kProtocol && scheme == name();
+  }
+
+  /// Protocols: makes the file `filename`, or empties the one that is there once nobody else uses it. `created` is set
+  /// as soon as a file was made that was not there before, also when the call fails later.
+  virtual Result<void> create_file(const std::string& filename, const CreateOptions& options, bool& created) const
+      coroutine_fn {
+    (void)filename, (void)options, (void)created;
+    return Error(ENOTSUP, "Protocol driver '" + std::string(name()) + "' does not support image creation");
+  }
+
   /// Formats: writes an empty image into `file`, an open, writable, empty node. `options` has the size and is complete.
-  /// Protocols: creates the file itself (file is null) under `filename`.
   /// Errors: the message names what is wrong, without the file name (the caller adds it).
   virtual Result<void> create(BlockNode* file, const std::string& filename, const CreateOptions& options) const
       coroutine_fn;
