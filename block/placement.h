@@ -2,15 +2,18 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <set>
 
 #include "coroutine/annotations.h"
-#include "coroutine/co_queue.h"
 
 namespace coimg {
 
+class Coroutine;
+
 /// A row of turns. Requests take a ticket in guest order; a format driver waits for the ticket's turn just before it
 /// allocates and ends the turn as soon as the place in the file is fixed, before the data is written. So data moves in
-/// parallel while the file's layout is the same for any number of workers.
+/// parallel while the file's layout is the same for any number of workers. Belongs to one AioContext.
 class PlacementOrder {
  public:
   class Ticket {
@@ -39,16 +42,18 @@ class PlacementOrder {
     bool kept_ = false;
   };
 
-  PlacementOrder();
+  PlacementOrder() = default;
   ~PlacementOrder();  // asserts that no ticket waits
   PlacementOrder(const PlacementOrder&) = delete;
   PlacementOrder& operator=(const PlacementOrder&) = delete;
 
  private:
-  void finish_number(uint64_t number);
-  struct Impl;
-  Impl* impl_;
-  uint64_t next_number_ = 0;
+  void finish_number(uint64_t number) coroutine_mixed_fn;
+
+  uint64_t next_number_ = 0;                ///< of the next ticket
+  uint64_t turn_ = 0;                       ///< all tickets below have finished
+  std::set<uint64_t> finished_early_;       ///< finished before their turn; all above turn_
+  std::map<uint64_t, Coroutine*> waiting_;  ///< by ticket number
 };
 
 }  // namespace coimg

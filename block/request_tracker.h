@@ -55,6 +55,7 @@ class RequestTracker {
   friend class TrackedRequest;
   TrackedRequest* head_ = nullptr;
   TrackedRequest* tail_ = nullptr;
+  unsigned exclusive_count_ = 0;  ///< in the list, waiting or not
   CoQueue drained_;
 };
 

@@ -1,0 +1,138 @@
+// IoVector, and the search for zeros that convert, compare and the write paths spend much of their time in.
+#include "block/io_vector.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+namespace coimg {
+namespace {
+
+/// Calls action(memory, position) for each piece of [offset, offset + bytes), position counting from 0, until it
+/// returns false. Returns whether all calls returned true.
+template <typename Action>
+bool for_each_piece(std::span<const iovec> pieces, uint64_t offset, uint64_t bytes, Action action) {
+  uint64_t position = 0;
+  for (const iovec& piece : pieces) {
+    if (position == bytes) break;
+    if (offset >= piece.iov_len) {
+      offset -= piece.iov_len;
+      continue;
+    }
+    const auto step = std::min<uint64_t>(piece.iov_len - offset, bytes - position);
+    if (!action(std::span(static_cast<std::byte*>(piece.iov_base) + offset, step), position)) return false;
+    position += step;
+    offset = 0;
+  }
+  assert(position == bytes);
+  return true;
+}
+
+/// Four words that one instruction handles where the processor can; else the compiler splits it.
+using Vector [[gnu::vector_size(32), gnu::may_alias, gnu::aligned(1)]] = uint64_t;
+constexpr size_t kBlockBytes = 8 * sizeof(Vector);
+
+/// Whether `blocks` blocks of kBlockBytes are zero. Inlined into functions for different processors.
+[[gnu::always_inline]] inline bool blocks_are_zero(const std::byte* memory, size_t blocks) {
+  for (size_t i = 0; i < blocks; ++i, memory += kBlockBytes) {
+    const auto* v = reinterpret_cast<const Vector*>(memory);
+    const Vector any = ((v[0] | v[1]) | (v[2] | v[3])) | ((v[4] | v[5]) | (v[6] | v[7]));
+    if ((any[0] | any[1]) | (any[2] | any[3])) return false;
+  }
+  return true;
+}
+
+bool blocks_are_zero_generic(const std::byte* memory, size_t blocks) { return blocks_are_zero(memory, blocks); }
+
+using BlocksAreZero = bool (*)(const std::byte* memory, size_t blocks);
+
+#if defined(__x86_64__)
+// Chosen by hand, as target_clones needs ifunc, which neither static musl programs nor sanitizers get along with.
+[[gnu::target("avx2")]] bool blocks_are_zero_avx2(const std::byte* memory, size_t blocks) {
+  return blocks_are_zero(memory, blocks);
+}
+
+BlocksAreZero best_blocks_are_zero() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") ? blocks_are_zero_avx2 : blocks_are_zero_generic;
+}
+#else
+BlocksAreZero best_blocks_are_zero() { return blocks_are_zero_generic; }
+#endif
+
+uint64_t load_word(const std::byte* memory) {
+  uint64_t word = 0;
+  std::memcpy(&word, memory, sizeof(word));
+  return word;
+}
+
+}  // namespace
+
+void IoVector::add(std::span<std::byte> memory) {
+  if (memory.empty()) return;
+  pieces_.push_back({.iov_base = memory.data(), .iov_len = memory.size()});
+  size_ += memory.size();
+}
+
+void IoVector::add(const IoVector& other, uint64_t offset, uint64_t bytes) {
+  assert(offset <= other.size_ && bytes <= other.size_ - offset);
+  for_each_piece(other.pieces_, offset, bytes, [this](std::span<std::byte> memory, uint64_t) {
+    add(memory);
+    return true;
+  });
+}
+
+IoVector IoVector::slice(uint64_t offset, uint64_t bytes) const {
+  IoVector result;
+  result.add(*this, offset, bytes);
+  return result;
+}
+
+void IoVector::fill(uint64_t offset, uint64_t bytes, std::byte value) const {
+  for_each_piece(pieces_, offset, bytes, [value](std::span<std::byte> memory, uint64_t) {
+    std::memset(memory.data(), std::to_integer<int>(value), memory.size());
+    return true;
+  });
+}
+
+void IoVector::copy_from(uint64_t offset, std::span<const std::byte> source) const {
+  for_each_piece(pieces_, offset, source.size(), [source](std::span<std::byte> memory, uint64_t position) {
+    std::memcpy(memory.data(), source.data() + position, memory.size());
+    return true;
+  });
+}
+
+void IoVector::copy_to(uint64_t offset, std::span<std::byte> target) const {
+  for_each_piece(pieces_, offset, target.size(), [target](std::span<const std::byte> memory, uint64_t position) {
+    std::memcpy(target.data() + position, memory.data(), memory.size());
+    return true;
+  });
+}
+
+bool IoVector::is_zero() const {
+  return std::ranges::all_of(pieces_, [](const iovec& piece) {
+    return coimg::is_zero({static_cast<const std::byte*>(piece.iov_base), piece.iov_len});
+  });
+}
+
+bool is_zero(std::span<const std::byte> memory) {
+  const std::byte* data = memory.data();
+  const size_t bytes = memory.size();
+  if (bytes < sizeof(uint64_t)) {
+    return std::ranges::all_of(memory, [](std::byte byte) { return byte == std::byte{0}; });
+  }
+  // Data mostly shows at the first look: at either end or in the middle.
+  if (load_word(data) | load_word(data + (bytes - sizeof(uint64_t)) / 2) | load_word(data + bytes - sizeof(uint64_t))) {
+    return false;
+  }
+  static const BlocksAreZero blocks_are_zero_here = best_blocks_are_zero();
+  const size_t blocks = bytes / kBlockBytes;
+  if (!blocks_are_zero_here(data, blocks)) return false;
+  // The rest by words; the last one, which may overlap the one before, has been looked at above.
+  for (size_t i = blocks * kBlockBytes; i + sizeof(uint64_t) <= bytes; i += sizeof(uint64_t)) {
+    if (load_word(data + i)) return false;
+  }
+  return true;
+}
+
+}  // namespace coimg
