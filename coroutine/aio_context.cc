@@ -10,6 +10,8 @@
 // flag set may do nothing, because then 2 has not yet cleared it.
 #include "coroutine/aio_context.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -56,6 +58,7 @@ COIMG_THREAD_LOCAL_ACCESSOR void make_context_of_thread() {
 AioContext::Impl::Impl(AioContext& owner_context) : owner(owner_context), fd_handlers(wakeup.fd()) {}
 
 AioContext::Impl::~Impl() {
+  while (callers.load() != 0) ::sched_yield();
   collect_bottom_halves();
   while (ready_head != nullptr) {
     BottomHalf::State* state = ready_head;

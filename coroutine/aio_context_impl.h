@@ -76,7 +76,21 @@ struct AioContext::Impl {
 
   AioContext& owner;
 
+  /// Keeps the context alive while another thread schedules something in it: that may be the very thing that ends the
+  /// loop, before the scheduling function has returned.
+  class CallerScope {
+   public:
+    explicit CallerScope(Impl* impl) : impl_(impl) { impl_->callers.fetch_add(1); }
+    ~CallerScope() { impl_->callers.fetch_sub(1); }
+    CallerScope(const CallerScope&) = delete;
+    CallerScope& operator=(const CallerScope&) = delete;
+
+   private:
+    Impl* impl_;
+  };
+
   // Atomic, for all threads and signal handlers.
+  std::atomic<unsigned> callers{0};        ///< threads inside a scheduling function, see CallerScope
   PushList<BottomHalf::State> incoming;    ///< bottom halves with kPending that the loop has not seen
   PushList<Coroutine::Private> scheduled;  ///< coroutines to enter
   std::atomic<bool> sleeping{false};       ///< the loop sleeps or is about to: notify() has to write to the eventfd

@@ -16,6 +16,7 @@ using State = BottomHalf::State;
 void State::enqueue(unsigned new_flags) {
   AioContext::Impl* const impl = context;
   if (impl == nullptr) return;
+  const AioContext::Impl::CallerScope keep_alive(impl);
   const unsigned old = flags.fetch_or(new_flags | kPending);
   if ((old & kPending) == 0) impl->incoming.push(this);
   if ((new_flags & kIdle) == 0) impl->notify();

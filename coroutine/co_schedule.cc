@@ -11,6 +11,7 @@ void AioContext::co_schedule(Coroutine* co) {
 }
 
 void AioContext::Impl::push_scheduled(Coroutine::Private* co) {
+  const CallerScope keep_alive(this);
   scheduled.push(co);
   enter_state->enqueue(BottomHalf::State::kScheduled);
 }

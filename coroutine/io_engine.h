@@ -1,4 +1,4 @@
-// How an AioContext gets its I/O engine. Internal to the runtime; users see io.h.
+// The I/O engines, and how an AioContext gets its own. Internal to the runtime; users see io.h.
 #pragma once
 
 #include <memory>
@@ -13,5 +13,15 @@ class AioContext;
 /// destroyed before the context loses its loop, so it may use set_fd_handler() and the hooks until then. Never returns
 /// null.
 std::unique_ptr<IoEngine> make_io_engine(AioContext& context);
+
+/// System calls on the worker pool. Works in any thread.
+std::unique_ptr<IoEngine> make_thread_io_engine();
+
+/// What goes through the ring: everything, or only where it measurably pays (see io_engine_uring.cc) while worker
+/// threads get the rest.
+enum class UringUse { kWherePays, kAlways };
+
+/// An io_uring of the calling thread, which must be the one of `context`. Null when the kernel refuses one.
+std::unique_ptr<IoEngine> make_uring_io_engine(AioContext& context, UringUse use);
 
 }  // namespace coimg

@@ -25,7 +25,7 @@
 
 namespace coimg {
 
-/// A mapping that holds one guarded stack, or kSlotsPerSlab unguarded ones.
+/// A mapping that holds one guarded stack, or kSlotsPerSlab unguarded ones. The object lies in the last slot.
 struct StackSlab {
   char* mapping;
   size_t mapped_bytes;
@@ -60,8 +60,10 @@ constexpr size_t kSharedPoolStacks = 2048;
 constexpr size_t kCanaryWords = 8;
 constexpr uint64_t kCanary = 0xc0de57ac4c0de57aULL;
 constexpr size_t kCanaryBytes = kCanaryWords * sizeof(kCanary);
-constexpr size_t kHeaderBytes = 64;  ///< for the Stack object; keeps what is below it aligned to cache lines
-static_assert(sizeof(Stack) <= kHeaderBytes);
+
+/// Room for each of the two objects at the top of a slot; keeps what is below them aligned to cache lines.
+constexpr size_t kHeaderBytes = 64;
+static_assert(sizeof(Stack) <= kHeaderBytes && sizeof(StackSlab) <= kHeaderBytes);
 
 size_t page_bytes() {
   static const size_t size = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
@@ -102,7 +104,7 @@ Stack* make_stack_in_slot(StackSlab* slab, unsigned index, bool guarded) {
   char* low = slab->slot(index);
   char* high = low + stack_size_bytes();
   write_canary(high);
-  auto* stack = new (high - kCanaryBytes - kHeaderBytes) Stack{low, slab, nullptr, 0, guarded};
+  auto* stack = new (high - kCanaryBytes - 2 * kHeaderBytes) Stack{low, slab, nullptr, 0, guarded};
 #ifdef VALGRIND_STACK_REGISTER
   stack->valgrind_id = VALGRIND_STACK_REGISTER(low, stack->top());
 #endif
@@ -120,13 +122,11 @@ StackSlab* map_slab(unsigned slots) {
   }
   // With huge pages the first touch of one stack would commit those of its neighbours.
   if (slots > 1) ::madvise(mapping, bytes, MADV_NOHUGEPAGE);
-  return new StackSlab{static_cast<char*>(mapping), bytes, slots};
+  char* place = static_cast<char*>(mapping) + bytes - kCanaryBytes - kHeaderBytes;
+  return new (place) StackSlab{static_cast<char*>(mapping), bytes, slots};
 }
 
-void unmap_slab(StackSlab* slab) {
-  ::munmap(slab->mapping, slab->mapped_bytes);
-  delete slab;
-}
+void unmap_slab(StackSlab* slab) { ::munmap(slab->mapping, slab->mapped_bytes); }
 
 /// What all threads share. Never destroyed: detached threads may end after main() did.
 class StackPool {
@@ -255,7 +255,7 @@ void StackPool::destroy_stack(Stack* stack) {
     --guarded_;
     return;
   }
-  // All but the topmost page, which holds the canary of the stack above.
+  // All but the topmost page, which holds the canary of the stack above and maybe the slab.
   ::madvise(stack->low, stack_size_bytes() - page_bytes(), MADV_DONTNEED);
   const auto index = static_cast<unsigned>(static_cast<size_t>(stack->low - slab->slot(0)) / stack_size_bytes());
   const std::lock_guard hold(lock_);

@@ -1,7 +1,7 @@
 // Stacks for coroutines: where they come from and where they go.
 //
 //   low address                                                            high address
-//   | guard (PROT_NONE) | usable, grows down  <------  coroutine object | Stack | canary |
+//   | guard (PROT_NONE) | usable, grows down  <------  coroutine object | Stack | slab | canary |
 //                       ^ low                                           ^ top()
 //
 // Each stack has a guard below it, so that an overflow ends the process with the coroutine's name instead of damaging

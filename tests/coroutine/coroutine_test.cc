@@ -1,0 +1,265 @@
+#include "coroutine/coroutine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "coroutine/aio_context.h"
+#include "tests/coroutine/loop.h"
+
+namespace coimg {
+namespace {
+
+using test::start;
+using ::testing::ElementsAre;
+
+TEST(CoroutineTest, NothingRunsBeforeTheFirstEnter) {
+  bool ran = false;
+  Coroutine* co = Coroutine::create([&] { ran = true; });
+  EXPECT_FALSE(ran);
+  co->enter();
+  EXPECT_TRUE(ran);
+}
+
+TEST(CoroutineTest, YieldGoesBackToWhoeverEnteredAndEnterContinuesThere) {
+  std::vector<int> order;
+  Coroutine* co = Coroutine::create([&]() coroutine_fn {
+    order.push_back(1);
+    Coroutine::yield();
+    order.push_back(3);
+    Coroutine::yield();
+    order.push_back(5);
+  });
+  co->enter();
+  order.push_back(2);
+  co->enter();
+  order.push_back(4);
+  co->enter();
+  EXPECT_THAT(order, ElementsAre(1, 2, 3, 4, 5));
+}
+
+TEST(CoroutineTest, SelfIsNullOutsideAndTheRunningOneInside) {
+  EXPECT_EQ(Coroutine::self_or_null(), nullptr);
+  EXPECT_FALSE(Coroutine::in_coroutine());
+  Coroutine* seen = nullptr;
+  Coroutine* co = Coroutine::create([&]() coroutine_fn { seen = Coroutine::self(); });
+  co->enter();
+  EXPECT_EQ(seen, co);
+  EXPECT_EQ(Coroutine::self_or_null(), nullptr);
+}
+
+TEST(CoroutineTest, KnowsItsNameAndItsContext) {
+  std::string name;
+  AioContext* context = nullptr;
+  start(
+      [&]() coroutine_fn {
+        name = Coroutine::self()->name();
+        context = &Coroutine::self()->aio_context();
+      },
+      "reader");
+  EXPECT_EQ(name, "reader");
+  EXPECT_EQ(context, &AioContext::current());
+}
+
+TEST(CoroutineTest, PassesTheArgumentToAPlainEntryFunction) {
+  int value = 0;
+  Coroutine::create([](void* opaque) { *static_cast<int*>(opaque) = 42; }, &value, "plain")->enter();
+  EXPECT_EQ(value, 42);
+}
+
+TEST(CoroutineTest, TheCallableLivesUntilTheCoroutineEnds) {
+  auto token = std::make_shared<int>(0);
+  const std::weak_ptr<int> watch = token;
+  Coroutine* co = Coroutine::create([token = std::move(token)]() coroutine_fn { Coroutine::yield(); });
+  co->enter();
+  EXPECT_FALSE(watch.expired());
+  co->enter();
+  EXPECT_TRUE(watch.expired());
+}
+
+TEST(CoroutineTest, EnteredIsTrueInsideAndForThoseThatWaitForAnInnerOne) {
+  Coroutine* outer = nullptr;
+  bool outer_entered_from_inner = false;
+  outer = Coroutine::create([&]() coroutine_fn {
+    Coroutine::create([&] { outer_entered_from_inner = outer->entered(); })->enter();
+    Coroutine::yield();
+  });
+  EXPECT_FALSE(outer->entered());
+  outer->enter();
+  EXPECT_TRUE(outer_entered_from_inner);
+  EXPECT_FALSE(outer->entered());
+  outer->enter();
+}
+
+TEST(CoroutineTest, EnterIfInactiveLeavesAnActiveOneAlone) {
+  int runs = 0;
+  Coroutine* co = nullptr;
+  co = Coroutine::create([&]() coroutine_fn {
+    ++runs;
+    co->enter_if_inactive();
+    Coroutine::yield();
+    ++runs;
+  });
+  co->enter_if_inactive();
+  EXPECT_EQ(runs, 1);
+  co->enter_if_inactive();
+  EXPECT_EQ(runs, 2);
+}
+
+void nest(int depth, int& deepest, Coroutine* outer) coroutine_fn {
+  EXPECT_EQ(Coroutine::self_or_null() == outer, false);
+  ++deepest;
+  if (depth == 1) return;
+  Coroutine* self = Coroutine::self();
+  Coroutine* inner = Coroutine::create([&, depth, self]() coroutine_fn {
+    nest(depth - 1, deepest, self);
+    Coroutine::yield();
+    ++deepest;
+  });
+  inner->enter();
+  EXPECT_EQ(Coroutine::self(), self);
+  inner->enter();
+}
+
+TEST(CoroutineTest, NestsAThousandDeepAndEachYieldGoesOneLevelUp) {
+  for (int round = 0; round < 3; ++round) {  // the later ones use pooled stacks
+    int deepest = 0;
+    start([&]() coroutine_fn { nest(1000, deepest, nullptr); });
+    EXPECT_EQ(deepest, 1000 + 999);
+  }
+}
+
+TEST(CoroutineTest, AWokenOneRunsWhenItsWakerYieldsAndNotBefore) {
+  std::vector<std::string> order;
+  Coroutine* sleeper = start([&]() coroutine_fn {
+    Coroutine::yield();
+    order.push_back("sleeper");
+  });
+  Coroutine* waker = start([&]() coroutine_fn {
+    co_wake(sleeper);
+    order.push_back("waker");
+    Coroutine::yield();
+    order.push_back("waker again");
+  });
+  EXPECT_THAT(order, ElementsAre("waker", "sleeper"));
+  waker->enter();
+}
+
+TEST(CoroutineTest, AWokenOneRunsWhenItsWakerEnds) {
+  std::vector<std::string> order;
+  Coroutine* sleeper = start([&]() coroutine_fn {
+    Coroutine::yield();
+    order.push_back("sleeper");
+  });
+  start([&]() coroutine_fn {
+    co_wake(sleeper);
+    order.push_back("waker");
+  });
+  EXPECT_THAT(order, ElementsAre("waker", "sleeper"));
+}
+
+TEST(CoroutineTest, WokenOnesRunInTheOrderOfWaking) {
+  std::vector<int> order;
+  std::vector<Coroutine*> sleepers;
+  for (int i = 0; i < 5; ++i) {
+    sleepers.push_back(start([&order, i]() coroutine_fn {
+      Coroutine::yield();
+      order.push_back(i);
+    }));
+  }
+  start([&]() coroutine_fn {
+    for (Coroutine* co : sleepers) co_wake(co);
+  });
+  EXPECT_THAT(order, ElementsAre(0, 1, 2, 3, 4));
+}
+
+TEST(CoroutineTest, WakingFromPlainCodeLeavesItToTheLoop) {
+  bool ran = false;
+  Coroutine* sleeper = start([&]() coroutine_fn {
+    Coroutine::yield();
+    ran = true;
+  });
+  co_wake(sleeper);
+  EXPECT_FALSE(ran);
+  test::run_until([&] { return ran; });
+}
+
+// Two that only wake each other would otherwise keep the thread inside one enter() for ever.
+TEST(CoroutineTest, TheLoopGetsItsTurnBetweenCoroutinesThatWakeEachOther) {
+  Coroutine* pair[2] = {};
+  bool stop = false;
+  int ended = 0;
+  for (int i = 0; i < 2; ++i) {
+    pair[i] = start([&, i]() coroutine_fn {
+      Coroutine::yield();
+      while (!stop) {
+        co_wake(pair[1 - i]);
+        Coroutine::yield();
+      }
+      if (++ended == 1) co_wake(pair[1 - i]);
+    });
+  }
+  AioContext::current().schedule_oneshot([&] { pair[0]->enter(); });
+  AioContext::current().schedule_oneshot([&] { stop = true; });
+  test::run_until([&] { return ended == 2; });
+}
+
+TEST(CoroutineDeathTest, EnteringOneThatIsEnteredNamesBothSides) {
+  EXPECT_DEATH(start(
+                   [&]() coroutine_fn {
+                     Coroutine* outer = Coroutine::self();
+                     start([&] { outer->enter(); }, "inner");
+                   },
+                   "outer"),
+               "'inner' cannot enter coroutine 'outer': coroutine 'outer' was already entered by 'code outside");
+}
+
+TEST(CoroutineDeathTest, EnteringOneThatIsScheduledNamesWhoScheduledIt) {
+  EXPECT_DEATH(
+      {
+        Coroutine* co = Coroutine::create([] {}, "job");
+        AioContext::current().co_schedule(co);
+        co->enter();
+      },
+      "cannot enter coroutine 'job': it is already scheduled by 'code outside of coroutines'");
+}
+
+TEST(CoroutineDeathTest, SchedulingTwiceNamesBothSides) {
+  EXPECT_DEATH(
+      {
+        Coroutine* co = Coroutine::create([] {}, "job");
+        start(
+            [&]() coroutine_fn {
+              co_wake(co);
+              AioContext::current().co_schedule(co);
+            },
+            "eager");
+      },
+      "'eager' cannot schedule coroutine 'job': it was already scheduled by 'eager'");
+}
+
+TEST(CoroutineDeathTest, EndingWhileScheduledAborts) {
+  EXPECT_DEATH(start([&]() coroutine_fn { co_wake(Coroutine::self()); }, "hasty"),
+               "coroutine 'hasty' has ended while it is scheduled by 'hasty'");
+}
+
+TEST(CoroutineDeathTest, YieldOutsideAborts) {
+  EXPECT_DEATH(
+      {
+        // A function pointer hides from the static check what this tests at run time.
+        void (*yield)() = &Coroutine::yield;
+        yield();
+      },
+      "yield\\(\\) called outside of a coroutine");
+}
+
+TEST(CoroutineDeathTest, PollInsideAborts) {
+  EXPECT_DEATH(start([] { AioContext::current().poll(false); }, "impatient"),
+               "coroutine 'impatient' called AioContext::poll");
+}
+
+}  // namespace
+}  // namespace coimg
