@@ -3,6 +3,10 @@
 // A driver object is the state of one open image. The block layer (block/node.h) calls it with requests that are
 // already checked against the length, aligned to limits().request_alignment and split to limits().max_transfer. Calls
 // may overlap; all come from one AioContext, so a driver needs coroutine locks but no thread locks.
+//
+// Formats see requests within their length, rounded up to a sector as guests see it. Protocols are files: writes may
+// begin or end beyond the length and then extend the file (ENOSPC where it cannot grow), as formats grow by writing;
+// reads beyond the end never reach them.
 #pragma once
 
 #include <cstdint>
@@ -47,12 +51,12 @@ struct BlockStatus {
   bool zero = false;       ///< known to read as zeros
   bool compressed = false;
   std::optional<uint64_t> host_offset;  ///< where in `file` the bytes lie, when that means something
-  const BlockNode* file = nullptr;      ///< the node that host_offset refers to
+  BlockNode* file = nullptr;            ///< the node that host_offset refers to
   bool ask_file = false;  ///< zero may be refined by asking `file` at host_offset (a raw data cluster over a hole)
 };
 
 struct WriteOptions {
-  bool force_unit_access = false;               ///< durable before the call returns
+  bool force_unit_access = false;               ///< durable before the call returns; the node's matter, not the driver's
   PlacementOrder::Ticket* placement = nullptr;  ///< see placement.h; the driver may ignore it
 };
 
@@ -148,7 +152,8 @@ class BlockDriver {
   /// request_alignment; the driver handles what it can do well and returns ENOTSUP for the rest.
   virtual Result<void> pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOptions& options) coroutine_fn;
 
-  /// The range's content is no longer needed. May do nothing; afterwards old content or zeros are read.
+  /// The range's content is no longer needed. May do nothing (ENOTSUP counts as that); afterwards old content or zeros
+  /// are read. Aligned to limits().discard_alignment and to sectors, but for an end that is the image's.
   virtual Result<void> pdiscard(uint64_t offset, uint64_t bytes) coroutine_fn;
 
   /// Writes whole clusters (the disk's last one may be partial) compressed, each on its own; what does not shrink is
@@ -159,8 +164,8 @@ class BlockDriver {
   /// Everything written before the call is durable when it returns.
   virtual Result<void> flush() coroutine_fn { return {}; }
 
-  /// The status of the longest range from `offset` on that has one answer, at most `bytes` (> 0, inside the length).
-  /// With `want_zero` false a driver may skip costly looks for zeros.
+  /// The status of the longest range from `offset` on that has one answer, at most `bytes` (> 0, inside the length;
+  /// of any alignment). With `want_zero` false a driver may skip costly looks for zeros. The default: all is data.
   virtual Result<BlockStatus> block_status(uint64_t offset, uint64_t bytes, bool want_zero) coroutine_fn;
 
   /// Changes the length. New space reads as zeros (the driver sees to it that no backing data shows).

@@ -33,15 +33,18 @@ class BlockNode {
   BlockNode& operator=(const BlockNode&) = delete;
 
   // --- requests -------------------------------------------------------------------------------------------------
-  /// EINVAL when the range passes the end (rounded up to a sector); EIO and others as the driver says.
+  /// EINVAL when the range passes the end (rounded up to a sector); EIO and others as the driver says. Protocol nodes
+  /// are files: what lies beyond their end reads as zeros, and writing there extends them.
   Result<void> co_preadv(uint64_t offset, const IoVector& iov) coroutine_fn;
   Result<void> co_pread(uint64_t offset, std::span<std::byte> memory) coroutine_fn;
   /// EACCES on a read-only node.
   Result<void> co_pwritev(uint64_t offset, const IoVector& iov, const WriteOptions& options = {}) coroutine_fn;
   Result<void> co_pwrite(uint64_t offset, std::span<const std::byte> memory, const WriteOptions& options = {})
       coroutine_fn;
-  /// Falls back to writing zeros for what the driver does not support, unless options.no_fallback.
+  /// Falls back to writing zeros for what the driver does not support, unless options.no_fallback: then ENOTSUP, with
+  /// part of the range zeroed perhaps.
   Result<void> co_pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOptions& options = {}) coroutine_fn;
+  /// Advice: clipped to the length and to what the driver can act on; possibly nothing happens.
   Result<void> co_pdiscard(uint64_t offset, uint64_t bytes) coroutine_fn;
   Result<void> co_pwrite_compressed(uint64_t offset, const IoVector& iov, const WriteOptions& options = {})
       coroutine_fn;
@@ -49,9 +52,12 @@ class BlockNode {
   Result<void> co_flush() coroutine_fn;
   Result<void> co_truncate(uint64_t new_length, Preallocation preallocation = Preallocation::kOff) coroutine_fn;
 
-  /// This layer only; `zero` refined by the file below when the driver asks for it.
+  /// This layer only; `zero` refined by the file below when the driver asks for it. The range is clipped to the length;
+  /// the result is empty only when nothing of it is left.
   Result<BlockStatus> co_block_status(uint64_t offset, uint64_t bytes, bool want_zero = true) coroutine_fn;
-  /// Through the chain, from this layer down to (not including) `base`; null for all of it.
+  /// Through the chain, from this layer down to (not including) `base`; null for all of it. `layer` is the first one
+  /// that has the range allocated, else the deepest one that is long enough to have it: behind the end of its backing
+  /// file a layer hides what lies deeper. What nobody has is zero, unless `base` has to be asked for it.
   Result<ChainStatus> co_chain_status(uint64_t offset, uint64_t bytes, const BlockNode* base = nullptr,
                                       bool want_zero = true) coroutine_fn;
 
@@ -82,8 +88,7 @@ class BlockNode {
   };
   [[nodiscard]] std::optional<FileIdentity> file_identity() const;
 
-  // --- building the tree (block/open.cc, and drivers' tests)
-  // ----------------------------------------------------------
+  // --- building the tree (block/open.cc, and drivers' tests) --------------------------------------------------------
   void set_file(std::unique_ptr<BlockNode> file) { file_ = std::move(file); }
   void set_backing(std::unique_ptr<BlockNode> backing) { backing_ = std::move(backing); }
   void set_driver(std::unique_ptr<BlockDriver> driver);
@@ -96,9 +101,19 @@ class BlockNode {
 
  private:
   Result<void> check_request(uint64_t offset, uint64_t bytes, bool write) const;
-  Result<void> aligned_read(uint64_t offset, const IoVector& iov) coroutine_fn;
-  Result<void> aligned_write(uint64_t offset, const IoVector& iov, const WriteOptions& options) coroutine_fn;
-  Result<void> write_zeroes_aligned(uint64_t offset, uint64_t bytes, const ZeroOptions& options) coroutine_fn;
+  Result<void> read_padded(uint64_t offset, const IoVector& iov) coroutine_fn;
+  Result<void> read_aligned(uint64_t offset, const IoVector& iov) coroutine_fn;
+  Result<void> read_block(uint64_t offset, std::span<std::byte> block) coroutine_fn;
+  Result<void> write_bytes(uint64_t offset, const IoVector& iov, PlacementOrder::Ticket* placement) coroutine_fn;
+  Result<void> write_padded(uint64_t offset, const IoVector& iov, PlacementOrder::Ticket* placement) coroutine_fn;
+  Result<void> write_aligned(uint64_t offset, const IoVector& iov, PlacementOrder::Ticket* placement) coroutine_fn;
+  Result<void> zero_piece(uint64_t offset, uint64_t bytes, const ZeroOptions& options) coroutine_fn;
+  Result<void> write_zero_buffers(uint64_t offset, uint64_t bytes) coroutine_fn;
+  Result<void> end_of_write(bool force_unit_access) coroutine_fn;
+  [[nodiscard]] bool touches_protected_sector(uint64_t offset) const;
+  Result<void> check_format_change(uint64_t offset, uint64_t bytes, const IoVector* iov) coroutine_fn;
+  Result<void> close_layer() coroutine_fn;
+  void refresh_limits();
 
   std::string filename_;
   OpenFlags flags_;
@@ -107,7 +122,8 @@ class BlockNode {
   std::unique_ptr<BlockNode> backing_;
   std::optional<FileIdentity> identity_;
   BlockLimits limits_;
-  RequestTracker tracker_;
+  bool is_protocol_ = false;
+  RequestTracker tracker_;  ///< what changes the image; reads need not wait for anybody
   const DriverRegistry* protect_registry_ = nullptr;
   std::unique_ptr<class RateLimiter> rate_limiter_;
   uint64_t write_generation_ = 0;    ///< counts changes

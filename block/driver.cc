@@ -1,0 +1,59 @@
+// What drivers do not implement, in words.
+#include "block/driver.h"
+
+#include <fmt/format.h>
+
+namespace coimg {
+namespace {
+
+Error unsupported(const DriverType& type, std::string_view what) {
+  const auto* kind = type.kind() == DriverKind::kFormat ? "Format" : "Protocol";
+  return {ENOTSUP, fmt::format("{} driver '{}' does not support {}", kind, type.name(), what)};
+}
+
+}  // namespace
+
+Result<void> BlockDriver::pwritev(uint64_t, const IoVector&, const WriteOptions&) {
+  return unsupported(type(), "writing");
+}
+
+Result<void> BlockDriver::pwrite_zeroes(uint64_t, uint64_t, const ZeroOptions&) {
+  return unsupported(type(), "writing zeroes efficiently");
+}
+
+Result<void> BlockDriver::pdiscard(uint64_t, uint64_t) { return unsupported(type(), "discarding"); }
+
+Result<void> BlockDriver::pwrite_compressed(uint64_t, const IoVector&, const WriteOptions&) {
+  return unsupported(type(), "compression");
+}
+
+Result<BlockStatus> BlockDriver::block_status(uint64_t, uint64_t bytes, bool) {
+  return BlockStatus{.bytes = bytes, .allocated = true, .data = true};
+}
+
+Result<void> BlockDriver::truncate(uint64_t, Preallocation) { return unsupported(type(), "changing the length"); }
+
+Result<CheckResult> BlockDriver::check(const CheckOptions&) {
+  return Error(ENOTSUP, "This image format does not support checks");
+}
+
+Result<std::optional<uint64_t>> BlockDriver::allocated_file_size() { return std::optional<uint64_t>(); }
+
+Permissions DriverType::file_permissions(const OpenFlags& flags) const {
+  if (flags.force_share) return {.used = 0, .shared = kPermAll};
+  // A format's metadata must not change under it, nor can two agree on where the file ends.
+  Permissions permissions{.used = 0, .shared = kPermAll & ~(kPermWrite | kPermResize)};
+  if (!flags.no_io) permissions.used |= kPermConsistentRead;
+  if (flags.writable) permissions.used |= kPermConsistentRead | kPermWrite | kPermResize;
+  return permissions;
+}
+
+Result<void> DriverType::create(BlockNode*, const std::string&, const CreateOptions&) const {
+  return unsupported(*this, "image creation");
+}
+
+Result<MeasureResult> DriverType::measure(const CreateOptions&, uint64_t, std::optional<uint64_t>) const {
+  return unsupported(*this, "size measurement");
+}
+
+}  // namespace coimg

@@ -1,0 +1,118 @@
+// BlockNode: its life, and the requests that concern the image as a whole. node_io.cc has the path of reads and writes,
+// node_status.cc tells where data lies.
+#include "block/node.h"
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+#include <utility>
+
+#include "block/throttle.h"
+#include "block/util/buffer.h"
+#include "block/util/math.h"
+
+namespace coimg {
+
+BlockNode::BlockNode(std::string filename, OpenFlags flags) : filename_(std::move(filename)), flags_(flags) {}
+
+BlockNode::~BlockNode() {
+  assert((closed_ || !driver_) && "co_close() has to run before a node is destroyed");
+  driver_.reset();  // before the children that it refers to
+}
+
+void BlockNode::set_driver(std::unique_ptr<BlockDriver> driver) {
+  assert(!driver_);
+  driver_ = std::move(driver);
+  is_protocol_ = driver_->type().kind() == DriverKind::kProtocol;
+  refresh_limits();
+}
+
+void BlockNode::refresh_limits() {
+  limits_ = driver_->limits();
+  assert(std::has_single_bit(limits_.request_alignment) && limits_.request_alignment <= kMiB);
+  assert(std::has_single_bit(limits_.memory_alignment) && limits_.memory_alignment <= AlignedBuffer::kAlignment);
+  assert(std::has_single_bit(limits_.zero_alignment) && std::has_single_bit(limits_.discard_alignment));
+  limits_.max_transfer = align_down(limits_.max_transfer, limits_.request_alignment);
+  assert(limits_.max_transfer > 0);
+}
+
+void BlockNode::set_rate_limit(uint64_t bytes_per_second) {
+  rate_limiter_ = bytes_per_second ? std::make_unique<RateLimiter>(bytes_per_second) : nullptr;
+}
+
+uint64_t BlockNode::length() const { return align_up(exact_length(), kSectorSize); }
+
+std::optional<BlockNode::FileIdentity> BlockNode::file_identity() const {
+  if (identity_ || !file_) return identity_;
+  return file_->file_identity();
+}
+
+Result<void> BlockNode::co_flush() {
+  if (flags_.no_flush) return {};
+  // What is written while the flush runs may miss it and is left for the next one.
+  const uint64_t generation = write_generation_;
+  // A format may have changed metadata on its own account, so it is always asked; its file knows what was written.
+  if (is_protocol_ && generation == flushed_generation_) return {};
+  COIMG_TRY(driver_->flush());
+  flushed_generation_ = std::max(flushed_generation_, generation);
+  return {};
+}
+
+Result<void> BlockNode::co_truncate(uint64_t new_length, Preallocation preallocation) {
+  if (!flags_.writable) return Error(EACCES, "image is read-only");
+  if (new_length > kMaxFileOffset - kMiB) return Error(EFBIG, "the new length is too large");
+  // Nobody writes at the end while it moves.
+  const uint64_t moving = std::min(exact_length(), new_length);
+  const TrackedRequest request(tracker_, moving, UINT64_MAX - moving, RangeMode::kExclusive);
+  auto result = driver_->truncate(new_length, preallocation);
+  ++write_generation_;
+  refresh_limits();
+  return result;
+}
+
+Result<ImageInfo> BlockNode::co_info() { return driver_->info(); }
+
+Result<CheckResult> BlockNode::co_check(const CheckOptions& options) {
+  class IgnoreFindings final : public CheckReporter {
+    void finding(std::string_view) override {}
+  };
+  IgnoreFindings ignore;
+  CheckOptions complete = options;
+  if (!complete.reporter) complete.reporter = &ignore;
+  if (complete.repair != RepairMode::kNone && !flags_.writable) return Error(EACCES, "image is read-only");
+  return driver_->check(complete);
+}
+
+Result<std::optional<uint64_t>> BlockNode::co_allocated_file_size() {
+  auto own = COIMG_TRY(driver_->allocated_file_size());
+  if (own || !file_) return own;
+  return file_->co_allocated_file_size();
+}
+
+Result<void> BlockNode::close_layer() {
+  assert(!closed_);
+  closed_ = true;
+  Result<void> result;
+  auto keep_first_error = [&result](Result<void> step) {
+    if (result.ok() && !step.ok()) result = std::move(step);
+  };
+  if (driver_) {
+    assert(tracker_.empty() && "a node is closed while requests are in flight");
+    if (flags_.writable) keep_first_error(co_flush());
+    keep_first_error(driver_->close());
+  }
+  if (file_) keep_first_error(file_->co_close());
+  return result;
+}
+
+Result<void> BlockNode::co_close() {
+  Result<void> result;
+  // Down the chain in a loop, as it may be long and this stack is not.
+  for (BlockNode* node = this; node; node = node->backing_.get()) {
+    auto closed = node->close_layer();
+    if (result.ok() && !closed.ok()) result = std::move(closed).with_context(node->filename_);
+  }
+  return result;
+}
+
+}  // namespace coimg
