@@ -50,13 +50,13 @@ struct BlockStatus {
   bool data = false;       ///< bytes are stored for it
   bool zero = false;       ///< known to read as zeros
   bool compressed = false;
-  std::optional<uint64_t> host_offset;  ///< where in `file` the bytes lie, when that means something
-  BlockNode* file = nullptr;            ///< the node that host_offset refers to
+  std::optional<uint64_t> host_offset = {};  ///< where in `file` the bytes lie, when that means something
+  BlockNode* file = nullptr;                 ///< the node that host_offset refers to
   bool ask_file = false;  ///< zero may be refined by asking `file` at host_offset (a raw data cluster over a hole)
 };
 
 struct WriteOptions {
-  bool force_unit_access = false;               ///< durable before the call returns; the node's matter, not the driver's
+  bool force_unit_access = false;  ///< durable before the call returns; the node's matter, not the driver's
   PlacementOrder::Ticket* placement = nullptr;  ///< see placement.h; the driver may ignore it
 };
 
@@ -232,7 +232,8 @@ class DriverType {
   }
 
   struct OpenArgs {
-    BlockNode* node = nullptr;  ///< the node being opened; its backing() is set after open() and before the first request
+    BlockNode* node =
+        nullptr;  ///< the node being opened; its backing() is set after open() and before the first request
     BlockNode* file = nullptr;   ///< formats: the node below, owned by the node being opened
     std::string filename;        ///< of the image, for messages and for resolving relative names
     Options* options = nullptr;  ///< the driver takes what it knows; the block layer refuses what is left

@@ -149,8 +149,12 @@ Result<std::unique_ptr<BlockNode>> open_format(const DriverType& type, std::uniq
                                                Options options) {
   auto node = std::make_unique<BlockNode>(file->filename(), flags);
   node->set_file(std::move(file));
-  auto driver = type.open(
-      {.file = node->file(), .filename = node->filename(), .options = &options, .flags = flags, .permissions = {}});
+  auto driver = type.open({.node = node.get(),
+                           .file = node->file(),
+                           .filename = node->filename(),
+                           .options = &options,
+                           .flags = flags,
+                           .permissions = {}});
   if (!driver.ok()) {
     auto closed = node->co_close();
     EXPECT_TRUE(closed.ok());
