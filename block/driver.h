@@ -232,8 +232,7 @@ class DriverType {
   }
 
   struct OpenArgs {
-    BlockNode* node =
-        nullptr;  ///< the node being opened; its backing() is set after open() and before the first request
+    BlockNode* node = nullptr;   ///< the one being opened; its backing() is set between open() and the first request
     BlockNode* file = nullptr;   ///< formats: the node below, owned by the node being opened
     std::string filename;        ///< of the image, for messages and for resolving relative names
     Options* options = nullptr;  ///< the driver takes what it knows; the block layer refuses what is left

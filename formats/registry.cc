@@ -1,0 +1,16 @@
+#include "formats/registry.h"
+
+#include "block/protocol/host_file.h"
+#include "formats/qcow2/driver.h"
+#include "formats/raw.h"
+
+namespace coimg {
+
+void register_builtin_drivers(DriverRegistry& registry) {
+  registry.add(make_file_driver_type());
+  registry.add(make_host_device_driver_type());
+  registry.add(make_raw_driver_type());
+  registry.add(make_qcow2_driver_type());
+}
+
+}  // namespace coimg
