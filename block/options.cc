@@ -169,7 +169,8 @@ std::expected<uint64_t, SizeParseError> parse_size(std::string_view text, uint64
   return *total;
 }
 
-// --- Options ----------------------------------------------------------------------------------------------------------
+// --- Options
+// ----------------------------------------------------------------------------------------------------------
 
 std::optional<std::string> Options::take_text(std::string_view key) {
   const auto found = values_.find(key);
@@ -244,7 +245,8 @@ Result<Options> parse_key_value_options(std::string_view text) {
   return options;
 }
 
-// --- CreateOptions ----------------------------------------------------------------------------------------------------
+// --- CreateOptions
+// ----------------------------------------------------------------------------------------------------
 
 Result<void> CreateOptions::parse(std::string_view list) {
   const size_t last = list.find_last_not_of(',');
@@ -309,8 +311,7 @@ std::optional<uint64_t> CreateOptions::number(std::string_view name) const {
   const CreateOptionSpec* spec = find_spec(name);
   const auto value = text(name);
   if (!spec || !value) return std::nullopt;
-  const auto parsed =
-      spec->type == OptionType::kNumber ? parse_plain_number(*value) : parse_size(*value, UINT64_MAX);
+  const auto parsed = spec->type == OptionType::kNumber ? parse_plain_number(*value) : parse_size(*value, UINT64_MAX);
   return parsed ? std::optional(*parsed) : std::nullopt;
 }
 

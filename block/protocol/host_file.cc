@@ -1,0 +1,186 @@
+#include "block/protocol/host_file.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "block/node.h"
+#include "block/protocol/host_file_driver.h"
+#include "block/util/math.h"
+#include "coroutine/io.h"
+#include "coroutine/worker_pool.h"
+
+namespace coimg {
+
+namespace {
+
+/// What of a request is still to be transferred.
+class PendingPieces {
+ public:
+  explicit PendingPieces(const IoVector& iov) : pieces_(iov.pieces().begin(), iov.pieces().end()), bytes_(iov.size()) {}
+
+  [[nodiscard]] uint64_t bytes() const { return bytes_; }
+  /// As much of it as one system call takes.
+  [[nodiscard]] std::span<const iovec> next() const {
+    return std::span(pieces_).subspan(first_, std::min<size_t>(pieces_.size() - first_, IOV_MAX));
+  }
+  void advance(uint64_t count) {
+    bytes_ -= count;
+    while (count > 0) {
+      iovec& piece = pieces_[first_];
+      const size_t part = std::min<uint64_t>(count, piece.iov_len);
+      piece.iov_base = static_cast<char*>(piece.iov_base) + part;
+      piece.iov_len -= part;
+      count -= part;
+      if (piece.iov_len == 0) ++first_;
+    }
+  }
+  void fill_with_zeros() {
+    for (size_t i = first_; i < pieces_.size(); ++i) std::memset(pieces_[i].iov_base, 0, pieces_[i].iov_len);
+  }
+
+ private:
+  std::vector<iovec> pieces_;
+  size_t first_ = 0;
+  uint64_t bytes_;
+};
+
+Error io_error(int64_t result) { return Error::from_errno(static_cast<int>(-result)); }
+
+}  // namespace
+
+HostFile::HostFile(const DriverType& type, BlockNode* node, std::string filename, const OpenFlags& flags,
+                   HostFileSetup setup, bool lock)
+    : type_(type),
+      node_(node),
+      filename_(std::move(filename)),
+      kind_(setup.kind),
+      request_alignment_(setup.request_alignment),
+      memory_alignment_(setup.memory_alignment),
+      direct_(flags.direct),
+      discard_(flags.discard_unmap),
+      lock_(lock),
+      fd_(std::move(setup.fd)),
+      length_(setup.length) {}
+
+BlockLimits HostFile::limits() const {
+  BlockLimits limits;
+  limits.request_alignment = request_alignment_;
+  limits.memory_alignment = memory_alignment_;
+  return limits;
+}
+
+Result<void> HostFile::close() {
+  const int fd = fd_.release();
+  // Network file systems report failed writes here, and may take their time.
+  const int error = co_run_on_worker([fd] { return ::close(fd) == 0 ? 0 : errno; });
+  if (error != 0 && error != EINTR) return Error::from_errno(error, fmt::format("Could not close '{}'", filename_));
+  return {};
+}
+
+Result<void> HostFile::set_permissions(const Permissions& permissions) {
+  if (!lock_) return {};
+  return co_run_on_worker([&] { return locks_.change(fd_.get(), permissions, filename_); });
+}
+
+Result<void> HostFile::preadv(uint64_t offset, const IoVector& iov) {
+  PendingPieces pending(iov);
+  while (pending.bytes() > 0) {
+    const int64_t count = co_preadv(fd_.get(), pending.next(), offset);
+    if (count < 0) return io_error(count);
+    pending.advance(static_cast<uint64_t>(count));
+    offset += static_cast<uint64_t>(count);
+    // The end of the file. With O_DIRECT a read that stops off the alignment has met it, and cannot be continued.
+    if (count == 0 || (direct_ && !is_aligned(offset, request_alignment_))) {
+      pending.fill_with_zeros();
+      break;
+    }
+  }
+  return {};
+}
+
+void HostFile::note_written_up_to(uint64_t end) {
+  holes_.invalidate();
+  if (is_regular()) length_ = std::max(length_, end);
+}
+
+Result<void> HostFile::write_all(uint64_t offset, const IoVector& iov) {
+  PendingPieces pending(iov);
+  int64_t count = 0;
+  while (pending.bytes() > 0) {
+    count = co_pwritev(fd_.get(), pending.next(), offset);
+    if (count <= 0) break;
+    pending.advance(static_cast<uint64_t>(count));
+    offset += static_cast<uint64_t>(count);
+  }
+  note_written_up_to(offset);
+  if (pending.bytes() > 0) return count < 0 ? io_error(count) : Error::from_errno(ENOSPC);
+  return {};
+}
+
+Result<void> HostFile::pwritev(uint64_t offset, const IoVector& iov, const WriteOptions& options) {
+  if (is_regular() && offset + iov.size() > length_) {
+    const CoReadGuard growing(growth_lock_);
+    COIMG_TRY(write_all(offset, iov));
+  } else {
+    COIMG_TRY(write_all(offset, iov));
+  }
+  return options.force_unit_access ? flush() : Result<void>();
+}
+
+Result<void> HostFile::flush() {
+  if (flush_error_ == 0) {
+    const int result = co_fdatasync(fd_.get());
+    const bool has_nothing_to_sync =
+        kind_ == HostFileKind::kCharacterDevice && (result == -EINVAL || result == -ENOTSUP);
+    if (result < 0 && !has_nothing_to_sync) flush_error_ = -result;
+  }
+  if (flush_error_ != 0) return Error::from_errno(flush_error_);
+  return {};
+}
+
+Result<BlockStatus> HostFile::block_status(uint64_t offset, uint64_t bytes, bool want_zero) {
+  BlockStatus status;
+  status.bytes = bytes;
+  status.allocated = true;
+  status.data = true;
+  status.host_offset = offset;
+  status.file = node_;
+  if (!is_regular() || !want_zero) return status;
+
+  if (offset >= length_) {  // the part of the last sector that the file does not have
+    status.data = false;
+    status.zero = true;
+    return status;
+  }
+  const FileExtent extent = holes_.find(fd_.get(), offset, length_);
+  status.data = extent.data;
+  status.zero = !extent.data;
+  uint64_t end = extent.end;
+  if (!is_aligned(end, request_alignment_) && end < length_) {
+    // A hole is reported as far as whole requests fit into it, data takes the rest.
+    end = extent.data ? align_up(end, request_alignment_) : align_down(end, request_alignment_);
+    if (end <= offset) {
+      end = offset + request_alignment_;
+      status.data = true;
+      status.zero = false;
+    }
+  }
+  status.bytes = std::min(bytes, end - offset);
+  return status;
+}
+
+Result<std::optional<uint64_t>> HostFile::allocated_file_size() {
+  struct stat info {};
+  const int error = co_run_on_worker([&] { return fstat(fd_.get(), &info) == 0 ? 0 : errno; });
+  if (error != 0) return Error::from_errno(error);
+  return std::optional<uint64_t>(static_cast<uint64_t>(info.st_blocks) * 512);
+}
+
+}  // namespace coimg
