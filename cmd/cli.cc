@@ -1,0 +1,130 @@
+// The program's options and its commands' as CLI11 apps. The words are split by getopt_compat first, with the apps' own
+// tables of options, and CLI11 binds what comes out.
+#include "cmd/cli.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <utility>
+
+#include "cmd/getopt_compat.h"
+#include "cmd/help.h"
+#include "cmd/option_declarer.h"
+#include "cmd/tracing.h"
+
+namespace coimg {
+
+namespace {
+
+constexpr const char* kHelpNames = "-h,--help";
+constexpr const char* kVersionNames = "-V,--version";
+
+/// The options of an app, in getopt's terms.
+std::vector<GetoptOption> getopt_table(CLI::App& app) {
+  std::vector<GetoptOption> table;
+  for (const CLI::Option* option : std::as_const(app).get_options()) {
+    GetoptOption entry;
+    for (const std::string& letter : option->get_snames()) entry.short_letters += letter;
+    entry.long_names = option->get_lnames();
+    entry.takes_value = option->get_items_expected_max() > 0;
+    entry.ends_parsing = option == app.get_help_ptr() || option->check_lname("version");
+    table.push_back(std::move(entry));
+  }
+  return table;
+}
+
+/// Hands split words to CLI11, which binds their values. A failure is a disagreement with getopt_compat, not the user's
+/// mistake.
+Result<void> bind(CLI::App& app, std::vector<std::string> words) {
+  std::reverse(words.begin(), words.end());  // the order that CLI11 wants
+  try {
+    app.parse(std::move(words));
+  } catch (const CLI::ParseError& error) {
+    return Error(EINVAL, error.what());
+  }
+  return {};
+}
+
+/// What is left to say about a split that went wrong.
+std::optional<std::string> split_complaint(const GetoptResult& split) {
+  switch (split.stop) {
+    case GetoptResult::Stop::kUnrecognized:
+      return fmt::format("unrecognized option '{}'", split.bad_word);
+    case GetoptResult::Stop::kMissingValue:
+      return fmt::format("missing argument for option '{}'", split.bad_word);
+    default:
+      return std::nullopt;
+  }
+}
+
+}  // namespace
+
+CommandLine::CommandLine(CommandContext& context) : context_(context), commands_(make_commands()) {}
+
+CommandLine::~CommandLine() = default;
+
+int CommandLine::usage_error(std::string message) {
+  return context_.fail(1, context_.program.usage_error(std::move(message)));
+}
+
+std::optional<int> CommandLine::parse(std::span<const std::string> words) {
+  if (words.empty()) return usage_error("Not enough arguments");
+
+  CLI::App app;
+  app.set_help_flag(kHelpNames, "Show this help and exit");
+  app.add_flag_callback(
+      kVersionNames, [] {}, "Show the version and exit");
+  OptionDeclarer options(app, context_.program);
+  const auto trace = [this](const std::string& spec) -> Result<void> {
+    enable_tracing(spec, context_.console);
+    return {};
+  };
+  options.parsed("-T,--trace", "SPEC", trace, "Trace to stderr");
+
+  GetoptResult split = parse_like_getopt(getopt_table(app), words, OperandOrder::kStopAtFirst);
+  std::optional<std::string> early;
+  if (split.stop == GetoptResult::Stop::kEarly) {
+    early = split.words.back();
+    split.words.pop_back();
+  }
+  const Result<void> bound = bind(app, split.words);
+  if (!bound.ok()) return context_.fail(1, bound.error());
+  if (early.has_value()) {
+    context_.console.out(*early == "--help" ? program_help(context_, commands_) : context_.program.version_text());
+    return 0;
+  }
+  if (const auto complaint = split_complaint(split)) return usage_error(*complaint);
+  if (split.operands.empty()) return 0;
+  return parse_command(split.operands.front(), std::span<const std::string>(split.operands).subspan(1));
+}
+
+std::optional<int> CommandLine::parse_command(const std::string& name, std::span<const std::string> words) {
+  const auto found = std::find_if(commands_.begin(), commands_.end(),
+                                  [&name](const auto& candidate) { return candidate->name() == name; });
+  if (found == commands_.end()) return usage_error(fmt::format("Command not found: {}", name));
+  command_ = found->get();
+
+  CLI::App app(std::string(command_->summary()), fmt::format("{} {}", context_.program.name, name));
+  app.set_help_flag(kHelpNames, "Show this help and exit");
+  OptionDeclarer options(app, context_.program);
+  command_->declare(options);
+
+  GetoptResult split = parse_like_getopt(getopt_table(app), words, OperandOrder::kAnywhere);
+  const bool help = split.stop == GetoptResult::Stop::kEarly;
+  if (help) split.words.pop_back();
+  const Result<void> bound = bind(app, split.words);
+  if (!bound.ok()) return context_.fail(1, bound.error());
+  if (options.first_error().has_value())
+    return context_.fail(command_->option_error_exit_code(), *options.first_error());
+  if (help) {
+    context_.console.out(context_.program.as_qemu_img ? program_help(context_, commands_) : app.help());
+    return 0;
+  }
+  if (const auto complaint = split_complaint(split)) return usage_error(*complaint);
+  const Result<void> prepared = command_->prepare(context_, std::move(split.operands));
+  if (!prepared.ok()) return context_.fail(1, prepared.error());
+  return std::nullopt;
+}
+
+}  // namespace coimg

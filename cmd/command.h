@@ -1,0 +1,70 @@
+// Command: one subcommand of the program.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "block/driver.h"
+#include "block/util/result.h"
+#include "cmd/console.h"
+#include "cmd/program.h"
+#include "coroutine/annotations.h"
+
+namespace coimg {
+
+class OptionDeclarer;
+
+/// What commands work with. Outlives them.
+struct CommandContext {
+  const DriverRegistry& registry;
+  Console& console;
+  const Program& program;
+  int fatal_signal = 0;  ///< set by a command that was stopped by a signal: the program ends by it
+
+  /// Prints the error and returns the exit code, for commands whose codes tell failures apart.
+  int fail(int exit_code, const Error& error) const {
+    console.error(error);
+    return exit_code;
+  }
+};
+
+/// A subcommand: declares its options, checks its operands, and runs. An object serves one run.
+class Command {
+ public:
+  virtual ~Command() = default;
+  Command() = default;
+  Command(const Command&) = delete;
+  Command& operator=(const Command&) = delete;
+
+  [[nodiscard]] virtual std::string_view name() const = 0;
+  /// What the command is for, in a few words.
+  [[nodiscard]] virtual std::string_view summary() const = 0;
+  /// Options and operands in the form "[-f fmt] filename", for the program's help.
+  [[nodiscard]] virtual std::string_view syntax() const = 0;
+
+  /// The exit code for a bad value of an option.
+  [[nodiscard]] virtual int option_error_exit_code() const { return 1; }
+
+  /// Declares the options and where their values go.
+  virtual void declare(OptionDeclarer& options) = 0;
+
+  /// Takes the operands and checks everything that needs no file. Called after the options were bound.
+  virtual Result<void> prepare(const CommandContext& context, std::vector<std::string> operands) = 0;
+
+  /// Does the work and returns the exit code; for an Error that the caller prints it is 1.
+  virtual Result<int> run(CommandContext& context) coroutine_fn = 0;
+};
+
+/// All commands, in the order of the help.
+std::vector<std::unique_ptr<Command>> make_commands();
+
+std::unique_ptr<Command> make_check_command();
+std::unique_ptr<Command> make_compare_command();
+std::unique_ptr<Command> make_convert_command();
+std::unique_ptr<Command> make_create_command();
+std::unique_ptr<Command> make_info_command();
+std::unique_ptr<Command> make_map_command();
+
+}  // namespace coimg

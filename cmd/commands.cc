@@ -1,0 +1,17 @@
+// The list of commands.
+#include "cmd/command.h"
+
+namespace coimg {
+
+std::vector<std::unique_ptr<Command>> make_commands() {
+  std::vector<std::unique_ptr<Command>> commands;
+  commands.push_back(make_check_command());
+  commands.push_back(make_compare_command());
+  commands.push_back(make_convert_command());
+  commands.push_back(make_create_command());
+  commands.push_back(make_info_command());
+  commands.push_back(make_map_command());
+  return commands;
+}
+
+}  // namespace coimg

@@ -1,0 +1,225 @@
+#include "cmd/conversion.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "block/open.h"
+#include "block/util/math.h"
+#include "cmd/sizes.h"
+
+namespace coimg {
+
+namespace {
+
+/// The host file that a name leads to, if there is one.
+std::optional<BlockNode::FileIdentity> find_identity(const std::string& name) {
+  const ProtocolName parts = split_protocol(name);
+  struct stat status {};
+  if (!parts.protocol.empty() && parts.protocol != "file") return std::nullopt;
+  if (stat(parts.rest.c_str(), &status) != 0) return std::nullopt;
+  return BlockNode::FileIdentity{status.st_dev, status.st_ino};
+}
+
+bool chain_contains(const BlockNode* node, const BlockNode::FileIdentity& identity) {
+  for (; node != nullptr; node = node->backing()) {
+    if (node->file_identity() == identity) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Conversion::Conversion(CommandContext& context, const ConvertRequest& request, Progress& progress)
+    : context_(context),
+      request_(request),
+      progress_(progress),
+      target_file_(request.target),
+      backing_(request.backing),
+      backing_format_(request.backing_format),
+      stop_signals_([this] { remove_target(); }) {}
+
+Result<int> Conversion::run() {
+  Result<int> result = convert();
+  Result<void> closed = close_all();
+  if (result.ok() && !closed.ok()) result = std::move(closed).error();
+  if (result.ok()) return result;
+  remove_target();
+  if (stop_signals_.received() == 0) return result;
+  context_.fatal_signal = stop_signals_.received();
+  return 128 + context_.fatal_signal;
+}
+
+Result<int> Conversion::convert() {
+  COIMG_TRY(open_sources());
+  if (request_.snapshot.has_value()) COIMG_TRY(check_snapshot());
+  if (!request_.skip_create) COIMG_TRY(plan_target());
+  if (request_.target_is_zero && has_backing()) {
+    // Callers know this refusal by its text; its exit code has always been that of success.
+    return context_.fail(0, Error(EINVAL, "Cannot use --target-is-zero when the destination image has a backing file"));
+  }
+  COIMG_TRY(check_backing());
+  if (!request_.skip_create) COIMG_TRY(check_compression(*target_type_.format));
+  if (request_.bitmaps) {
+    if (sources_.size() > 1) return Error(EINVAL, "Copying bitmaps only possible with single source");
+    return Error(ENOTSUP, "Copying bitmaps is not supported yet");
+  }
+  COIMG_TRY(check_not_a_source());
+  if (!request_.skip_create) COIMG_TRY(create_target());
+  COIMG_TRY(open_target());
+  COIMG_TRY(copy());
+  return 0;
+}
+
+Result<void> Conversion::open_sources() {
+  OpenFlags flags{.force_share = request_.image.force_share, .exclusive_source = true};
+  request_.source_cache.apply_to(flags);
+  for (const std::string& name : request_.sources) {
+    sources_.push_back(
+        COIMG_TRY(open_operand(context_, name, request_.image.format, request_.image.image_opts, flags)));
+    const auto sum = checked_add(source_bytes_, sources_.back()->length());
+    if (!sum.has_value() || *sum > kMaxOperandSize) return Error(EFBIG, "the sources are too large together");
+    source_bytes_ = *sum;
+  }
+  return {};
+}
+
+Result<void> Conversion::check_snapshot() {
+  if (sources_.size() > 1) return Error(EINVAL, "No support for concatenating multiple snapshot");
+  const ImageInfo info = COIMG_TRY(sources_.front()->co_info());
+  if (info.snapshots.empty()) return Error(ENOENT, "Failed to load snapshot: Can't find snapshot");
+  return Error(ENOTSUP, "Failed to load snapshot: reading internal snapshots is not supported yet");
+}
+
+/// Finds the drivers and settles the options that the target is created with. Touches no file.
+Result<void> Conversion::plan_target() {
+  const std::string& format = *request_.target_format;
+  target_type_ = COIMG_TRY(find_target_type(context_.registry, format, request_.target));
+  create_options_.emplace(target_create_options(target_type_));
+  CreateOptions& options = *create_options_;
+  if (request_.option_list.given()) COIMG_TRY(options.parse(request_.option_list.text()));
+  COIMG_TRY(options.set("size", std::to_string(source_bytes_)));
+
+  const bool supports_backing = target_type_.format->supports_backing();
+  if (backing_.has_value()) {
+    if (!supports_backing)
+      return Error(ENOTSUP, fmt::format("Backing file not supported for file format '{}'", format));
+    COIMG_TRY(options.set("backing_file", *backing_));
+  }
+  if (backing_format_.has_value()) {
+    if (!supports_backing) {
+      return Error(ENOTSUP, fmt::format("Backing file format not supported for file format '{}'", format));
+    }
+    COIMG_TRY(options.set("backing_fmt", *backing_format_));
+  }
+  if (supports_backing) {
+    backing_ = options.text("backing_file");
+    backing_format_ = options.text("backing_fmt");
+  }
+  return {};
+}
+
+Result<void> Conversion::check_backing() const {
+  if (!has_backing()) return {};
+  if (sources_.size() > 1) {
+    return Error(EINVAL,
+                 "Having a backing file for the target makes no sense when concatenating multiple input images");
+  }
+  if (request_.skip_create) return {};  // what the target already has is taken as it is
+  if (backing_->empty()) return Error(EINVAL, "Expected backing file name, got empty string");
+  if (!backing_format_.has_value()) return Error(EINVAL, "Use of backing file requires explicit backing format");
+  return {};
+}
+
+Result<void> Conversion::check_compression(const DriverType& type) const {
+  if (!request_.compress) return {};
+  if (!type.supports_compression()) return Error(ENOTSUP, "Compression not supported for this file format");
+  if (!create_options_.has_value()) return {};
+  if (create_options_->boolean("encryption") || create_options_->text("encrypt.format").has_value()) {
+    return Error(ENOTSUP, "Compression and encryption not supported at the same time");
+  }
+  if (create_options_->text("preallocation").value_or("off") != "off") {
+    return Error(ENOTSUP, "Compression and preallocation not supported at the same time");
+  }
+  return {};
+}
+
+/// The locks of the sources keep us from overwriting one of them, but with -U there are none.
+Result<void> Conversion::check_not_a_source() const {
+  if (!request_.image.force_share || request_.target_image_opts) return {};
+  const auto identity = find_identity(request_.target);
+  if (!identity.has_value()) return {};
+  for (const auto& source : sources_) {
+    if (chain_contains(source.get(), *identity)) {
+      return Error(EINVAL, fmt::format("'{}' is the target and also a source", request_.target));
+    }
+  }
+  return {};
+}
+
+Result<void> Conversion::create_target() {
+  const DriverType& format = *target_type_.format;
+  bool created_file = false;
+  Result<void> created = create_image(context_.registry, format, request_.target, *create_options_, &created_file);
+  owns_target_ = created.ok() || created_file;
+  if (created.ok()) return {};
+  return explain_create_error(std::move(created).error(), target_type_)
+      .with_context(fmt::format("{}: error while converting {}", request_.target, format.name()));
+}
+
+Result<void> Conversion::open_target() {
+  OpenFlags flags{.writable = true, .discard_unmap = true};
+  request_.target_cache.apply_to(flags);
+  target_ =
+      COIMG_TRY(open_operand(context_, request_.target, request_.target_format, request_.target_image_opts, flags));
+  target_identity_ = target_->file_identity();
+  if (request_.skip_create) {
+    COIMG_TRY(check_compression(target_->type()));
+    if (target_->length() < source_bytes_) return Error(EINVAL, "output file is smaller than input file");
+  }
+  target_->set_rate_limit(request_.rate_limit);
+  return {};
+}
+
+Result<void> Conversion::copy() {
+  const bool fresh_and_zero =
+      !request_.skip_create && target_->driver().created_reads_as_zeros() && target_->backing() == nullptr;
+  const CopyOptions options{
+      .workers = request_.workers,
+      .compress = request_.compress,
+      .in_order = !request_.out_of_order,
+      .sparse_bytes = request_.sparse_bytes,
+      .target_is_zero = fresh_and_zero || request_.target_is_zero,
+      .target_has_backing = has_backing(),
+      .salvage = request_.salvage,
+      .on_progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); },
+      .should_stop = [this] { return stop_signals_.received() != 0; },
+      .on_warning =
+          [this](const std::string& text) {
+            if (!request_.quiet) context_.console.warning(text);
+          },
+  };
+  std::vector<BlockNode*> sources;
+  for (const auto& source : sources_) sources.push_back(source.get());
+  COIMG_TRY(co_copy(sources, *target_, options));
+  COIMG_TRY(target_->co_flush().with_context("error while flushing the target"));
+  progress_.finish();
+  return {};
+}
+
+/// Closes the target before the sources, and all of them whatever happens. Returns the target's error: the sources were
+/// only read.
+Result<void> Conversion::close_all() {
+  Result<void> closed;
+  if (target_ != nullptr) closed = target_->co_close();
+  for (const auto& source : sources_) static_cast<void>(source->co_close());
+  return closed;
+}
+
+void Conversion::remove_target() const {
+  if (owns_target_) target_file_.remove(target_identity_);
+}
+
+}  // namespace coimg

@@ -1,0 +1,79 @@
+// Conversion: one run of convert, from opened sources to a complete target.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "block/copy.h"
+#include "block/node.h"
+#include "block/options.h"
+#include "cmd/command.h"
+#include "cmd/common.h"
+#include "cmd/option_list.h"
+#include "cmd/progress.h"
+#include "cmd/stop_signals.h"
+#include "cmd/target.h"
+
+namespace coimg {
+
+/// What the command line asks for, checked as far as that goes without files.
+struct ConvertRequest {
+  ImageOptions image;  ///< of all sources
+  std::vector<std::string> sources;
+  std::string target;
+  std::optional<std::string> target_format;  ///< nothing only with target_image_opts
+  OptionList option_list;
+  std::optional<std::string> backing, backing_format, snapshot;
+  CacheMode source_cache, target_cache;
+  uint64_t rate_limit = 0;       ///< bytes a second; 0 for none
+  uint64_t sparse_bytes = 4096;  ///< see CopyOptions
+  unsigned workers = 8;
+  bool compress = false, out_of_order = false, salvage = false, bitmaps = false;
+  bool skip_create = false, target_is_zero = false, target_image_opts = false;
+  bool quiet = false;
+};
+
+/// Opens, creates, copies and closes. When that fails or is interrupted, a target that this run created (or emptied) is
+/// removed: an image that is not complete must not be mistaken for one that is.
+class Conversion {
+ public:
+  /// All outlive the object.
+  Conversion(CommandContext& context, const ConvertRequest& request, Progress& progress);
+
+  /// Returns the exit code. An interrupted run sets the context's fatal_signal.
+  Result<int> run() coroutine_fn;
+
+ private:
+  Result<int> convert() coroutine_fn;
+  Result<void> open_sources() coroutine_fn;
+  Result<void> check_snapshot() coroutine_fn;
+  Result<void> plan_target();
+  Result<void> check_backing() const;
+  Result<void> check_compression(const DriverType& type) const;
+  Result<void> check_not_a_source() const;
+  Result<void> create_target() coroutine_fn;
+  Result<void> open_target() coroutine_fn;
+  Result<void> copy() coroutine_fn;
+  Result<void> close_all() coroutine_fn;
+  void remove_target() const;
+  [[nodiscard]] bool has_backing() const { return backing_.has_value(); }
+
+  CommandContext& context_;
+  const ConvertRequest& request_;
+  Progress& progress_;
+  TargetFile target_file_;
+  std::vector<std::unique_ptr<BlockNode>> sources_;
+  uint64_t source_bytes_ = 0;  ///< of all sources together
+  std::optional<std::string> backing_, backing_format_;
+  TargetType target_type_;                       ///< unless creation is skipped
+  std::optional<CreateOptions> create_options_;  ///< unless creation is skipped
+  std::unique_ptr<BlockNode> target_;
+  bool owns_target_ = false;  ///< this run has created or emptied the target's file
+  std::optional<BlockNode::FileIdentity> target_identity_;
+  StopSignals stop_signals_;
+};
+
+}  // namespace coimg

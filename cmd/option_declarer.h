@@ -1,0 +1,46 @@
+// OptionDeclarer: how commands declare options on CLI11.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "block/util/result.h"
+#include "cmd/program.h"
+
+namespace CLI {
+class App;
+}
+
+namespace coimg {
+
+/// Declares options on one CLI11 app. Values are bound in the order of the command line; of a repeated option the last
+/// one wins, unless its parser collects. The first error that a parser returns is kept, as CLI11 could pass it on only
+/// by an exception.
+class OptionDeclarer {
+ public:
+  /// Both outlive the declarer, and the declarer the parsing.
+  OptionDeclarer(CLI::App& app, const Program& program) : app_(app), program_(program) {}
+  OptionDeclarer(const OptionDeclarer&) = delete;
+  OptionDeclarer& operator=(const OptionDeclarer&) = delete;
+
+  /// Names are in CLI11's form "-q,--quiet". Targets outlive the parsing.
+  void flag(const char* names, bool& target, const char* help);
+  void text(const char* names, const char* value_name, std::string& target, const char* help);
+  void text(const char* names, const char* value_name, std::optional<std::string>& target, const char* help);
+  /// An option whose value `parse` takes; called once for each occurrence.
+  void parsed(const char* names, const char* value_name, std::function<Result<void>(const std::string&)> parse,
+              const char* help);
+  /// What the help says of operands.
+  void describe_operands(const char* text);
+
+  [[nodiscard]] const Program& program() const { return program_; }
+  [[nodiscard]] const std::optional<Error>& first_error() const { return first_error_; }
+
+ private:
+  CLI::App& app_;
+  const Program& program_;
+  std::optional<Error> first_error_;
+};
+
+}  // namespace coimg

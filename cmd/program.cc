@@ -1,0 +1,43 @@
+#include "cmd/program.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <string_view>
+#include <utility>
+
+namespace coimg {
+
+namespace {
+
+/// The version of qemu-img whose command line this one follows. Callers enable features by it.
+constexpr std::string_view kFollowedVersion = "7.2.0";
+
+}  // namespace
+
+Program Program::from_argv0(const char* argv0) {
+  const std::string_view path = argv0 != nullptr && *argv0 != '\0' ? argv0 : "coimg";
+  const size_t slash = path.rfind('/');
+  Program program;
+  program.name = slash == std::string_view::npos ? path : path.substr(slash + 1);
+  program.as_qemu_img = program.name.starts_with("qemu-img");
+  return program;
+}
+
+std::string Program::help_hint() const {
+  return fmt::format("Try '{} --help' for more information", as_qemu_img ? "qemu-img" : "coimg");
+}
+
+Error Program::usage_error(std::string message) const {
+  return Error(EINVAL, std::move(message)).with_hint(help_hint());
+}
+
+std::string Program::version_text() const {
+  constexpr std::string_view kAbout = "Create, convert, check, compare and inspect disk images";
+  if (as_qemu_img) {
+    return fmt::format("qemu-img version {} (coimg {})\n{}\n", kFollowedVersion, COIMG_VERSION, kAbout);
+  }
+  return fmt::format("coimg version {} (command line of qemu-img {})\n{}\n", COIMG_VERSION, kFollowedVersion, kAbout);
+}
+
+}  // namespace coimg

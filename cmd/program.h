@@ -1,0 +1,27 @@
+// Program: under which name the program runs, and what follows from it.
+#pragma once
+
+#include <string>
+
+#include "block/util/result.h"
+
+namespace coimg {
+
+/// Started as "qemu-img" the program stands in for it: help and version keep the shape that its callers parse.
+struct Program {
+  std::string name;  ///< last component of argv[0]; the prefix of messages
+  bool as_qemu_img = false;
+
+  static Program from_argv0(const char* argv0);
+
+  /// "Try '... --help' for more information"
+  [[nodiscard]] std::string help_hint() const;
+
+  /// A mistake in the use of the command line: the message with the hint.
+  [[nodiscard]] Error usage_error(std::string message) const;
+
+  /// The lines of --version.
+  [[nodiscard]] std::string version_text() const;
+};
+
+}  // namespace coimg

@@ -1,0 +1,93 @@
+#include "cmd/target.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "block/open.h"
+
+namespace coimg {
+
+namespace {
+
+/// The protocol for "SCHEME:rest", and the host's files for a plain path.
+Result<const DriverType*> find_protocol(const DriverRegistry& registry, const std::string& filename) {
+  const std::string scheme = split_protocol(filename).protocol;
+  if (scheme.empty()) {
+    if (const DriverType* file = registry.find("file")) return file;
+  }
+  for (const auto& type : registry.types()) {
+    if (type->handles_scheme(scheme)) return type.get();
+  }
+  return Error(EINVAL, fmt::format("Unknown protocol '{}'", scheme));
+}
+
+}  // namespace
+
+Result<TargetType> find_target_type(const DriverRegistry& registry, const std::string& format,
+                                    const std::string& filename) {
+  const DriverType* const format_type = registry.find(format);
+  if (format_type == nullptr) return Error(EINVAL, fmt::format("Unknown file format '{}'", format));
+  const DriverType* const protocol = COIMG_TRY(find_protocol(registry, filename));
+  if (format_type->kind() == DriverKind::kFormat && !format_type->supports_create()) {
+    return Error(ENOTSUP, fmt::format("Format driver '{}' does not support image creation", format));
+  }
+  return TargetType{format_type, protocol};
+}
+
+CreateOptions target_create_options(const TargetType& type) {
+  std::vector<CreateOptionSpec> specs = type.format->create_options();
+  const CreateOptions own(specs);
+  for (const CreateOptionSpec& spec : type.protocol->create_options()) {
+    if (own.find_spec(spec.name) == nullptr) specs.push_back(spec);
+  }
+  return CreateOptions(std::move(specs));
+}
+
+Result<int> print_create_option_help(const CommandContext& context, const std::string& format,
+                                     const std::optional<std::string>& filename) {
+  if (filename.has_value()) {
+    const TargetType type = COIMG_TRY(find_target_type(context.registry, format, *filename));
+    context.console.out(render_option_help("Supported options:", target_create_options(type).specs()));
+    return 0;
+  }
+  const DriverType* const type = context.registry.find(format);
+  if (type == nullptr) return Error(EINVAL, fmt::format("Unknown file format '{}'", format));
+  context.console.out(render_option_help(fmt::format("Supported {} options:", format), type->create_options()));
+  context.console.out(
+      "\nThe protocol level may support further options.\n"
+      "Specify the target filename to include those options.\n");
+  return 0;
+}
+
+Error explain_create_error(Error error, const TargetType& type) {
+  if (error.errnum() != EFBIG) return error;
+  const bool has_clusters = CreateOptions(type.format->create_options()).find_spec("cluster_size") != nullptr;
+  return Error(EFBIG, fmt::format("The image size is too large for file format '{}'{}", type.format->name(),
+                                  has_clusters ? " (try using a larger cluster size)" : ""));
+}
+
+TargetFile::TargetFile(const std::string& name) {
+  const ProtocolName parts = split_protocol(name);
+  if (parts.protocol.empty() || parts.protocol == "file") path_ = parts.rest;
+}
+
+void TargetFile::remove(const std::optional<BlockNode::FileIdentity>& identity) const {
+  if (path_.empty()) return;
+  const std::unique_ptr<char, decltype(&std::free)> real_path(realpath(path_.c_str(), nullptr), &std::free);
+  struct stat status {};
+  if (real_path == nullptr || lstat(real_path.get(), &status) != 0 || !S_ISREG(status.st_mode)) return;
+  const BlockNode::FileIdentity found{status.st_dev, status.st_ino};
+  if (identity.has_value() && !(found == *identity)) return;  // somebody has put another file there
+  if (unlink(real_path.get()) != 0) spdlog::warn("could not remove '{}': {}", path_, std::strerror(errno));
+}
+
+}  // namespace coimg

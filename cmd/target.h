@@ -1,0 +1,50 @@
+// Images that commands create: which drivers make them, with which options, and removing what did not become complete.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "block/node.h"
+#include "block/options.h"
+#include "cmd/command.h"
+#include "cmd/option_list.h"
+
+namespace coimg {
+
+/// The drivers that create an image: the format, and the protocol that its file name asks for.
+struct TargetType {
+  const DriverType* format = nullptr;
+  const DriverType* protocol = nullptr;
+};
+
+/// Errors: "Unknown file format 'X'", "Unknown protocol 'X'".
+Result<TargetType> find_target_type(const DriverRegistry& registry, const std::string& format,
+                                    const std::string& filename);
+
+/// The options of the format, then those of the protocol that the format does not have itself.
+CreateOptions target_create_options(const TargetType& type);
+
+/// Prints what "-o help" asks for: with a file name the options of its protocol too. Returns the exit code.
+Result<int> print_create_option_help(const CommandContext& context, const std::string& format,
+                                     const std::optional<std::string>& filename);
+
+/// Puts the words that a user needs on an image that is too large for its format; leaves other errors alone.
+Error explain_create_error(Error error, const TargetType& type);
+
+/// The host file of a target, to be removed when the command does not finish it: a cut-off image under the final name
+/// would pass for a complete one.
+class TargetFile {
+ public:
+  /// `name` as given to create_image(). Targets that are no files (NBD) have nothing to remove.
+  explicit TargetFile(const std::string& name);
+
+  /// Removes the file if it is a regular one; what a symbolic link points to, not the link. With `identity` only if it
+  /// is that file. Best effort.
+  void remove(const std::optional<BlockNode::FileIdentity>& identity = std::nullopt) const;
+
+ private:
+  std::string path_;  ///< empty: not a host file
+};
+
+}  // namespace coimg
