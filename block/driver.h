@@ -51,7 +51,7 @@ struct BlockStatus {
   bool zero = false;       ///< known to read as zeros
   bool compressed = false;
   std::optional<uint64_t> host_offset = {};  ///< where in `file` the bytes lie, when that means something
-  BlockNode* file = nullptr;                 ///< the node that host_offset refers to
+  const BlockNode* file = nullptr;           ///< the node that host_offset refers to
   bool ask_file = false;  ///< zero may be refined by asking `file` at host_offset (a raw data cluster over a hole)
 };
 
