@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "block/node.h"
 #include "block/util/buffer.h"
@@ -62,24 +64,37 @@ class MetadataCache {
   Result<Pin> create_zeroed(HostOffset offset) coroutine_fn;
 
   void mark_dirty(const Pin& pin);
-  [[nodiscard]] bool dirty() const { return dirty_count_ != 0; }
+  /// Something has not arrived in the file yet.
+  [[nodiscard]] bool dirty() const { return dirty_count_ != 0 || writing_count_ != 0; }
 
+  /// Errors: what writing out the reverse dependency gave; nothing has changed then.
   Result<void> depend_on(MetadataCache& other) coroutine_fn;
   void depend_on_file_data() { needs_file_flush_ = true; }
+  /// What this cache depends on may not be durable yet.
+  [[nodiscard]] bool has_unsettled_dependency() const { return depends_on_ || needs_file_flush_ || settling_; }
 
   /// Writes all dirty slices in order of offset, what they depend on first. Does not flush the file afterwards.
   /// Errors: what the file says; the slices that were not written stay dirty and nothing is lost.
   Result<void> write_back() coroutine_fn;
 
-  /// Drops [offset, offset + bytes), dirty or not: the clusters have been freed.
-  void forget(HostOffset offset, uint64_t bytes);
+  /// Drops [offset, offset + bytes), dirty or not: the clusters are being freed, and nothing may be written there
+  /// later. Waits for a read or write of them that is under way; the caller must not have them pinned.
+  void forget(HostOffset offset, uint64_t bytes) coroutine_fn;
   /// Drops everything that is clean and not pinned.
   void trim();
 
  private:
+  struct Batch;
+
   Result<Slice*> obtain(HostOffset offset) coroutine_fn;
-  Result<void> write_slice(Slice& slice) coroutine_fn;
-  Result<void> settle_dependencies() coroutine_fn;
+  Result<void> make_room() coroutine_fn;
+  Result<void> read_slice(Slice& slice) coroutine_fn;
+  void drop(Slice& slice);
+  [[nodiscard]] Slice* find_busy(HostOffset offset, uint64_t bytes) const;
+  [[nodiscard]] std::vector<uint64_t> dirty_offsets() const;
+  Batch take_batch(std::span<const uint64_t> offsets);
+  void finish_batch(const Batch& batch, bool written);
+  Result<void> settle_dependencies() coroutine_fn CO_REQUIRES(write_lock_);
 
   BlockNode& file_;
   const size_t slice_bytes_;
@@ -88,10 +103,13 @@ class MetadataCache {
   std::unordered_map<uint64_t, std::unique_ptr<Slice>> slices_;
   std::list<Slice*> lru_;  ///< front: longest unused; only unpinned ones are evicted
   size_t dirty_count_ = 0;
+  size_t writing_count_ = 0;
+  /// Set only under the other cache's write_lock_, so that it cannot appear while that cache is being written.
   MetadataCache* depends_on_ = nullptr;
   bool needs_file_flush_ = false;
-  CoMutex write_lock_;  ///< one write_back or eviction at a time
-  CoQueue changed_;     ///< a slice became loaded, unpinned or written
+  bool settling_ = false;  ///< depends_on_ and needs_file_flush_ are being worked off
+  CoMutex write_lock_;     ///< one write_back at a time
+  CoQueue changed_;        ///< a slice became loaded, unpinned or written
 };
 
 }  // namespace coimg::qcow2

@@ -1,0 +1,16 @@
+// Searching packed refcounts for free and used clusters, a machine word at a time. No I/O.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace coimg::qcow2 {
+
+/// First index in [from, to) whose refcount is zero; `to` when there is none. `block` holds refcounts of 1 << order
+/// bits, at least `to` rounded up to a multiple of 8 bytes.
+uint64_t first_free(const std::byte* block, uint64_t from, uint64_t to, uint32_t order);
+
+/// First index in [from, to) whose refcount is not zero; `to` when there is none.
+uint64_t first_used(const std::byte* block, uint64_t from, uint64_t to, uint32_t order);
+
+}  // namespace coimg::qcow2
