@@ -1,0 +1,248 @@
+// Checker, refcounts: the refcount table, its blocks, and how the refcounts compare with what was counted. See check.h.
+//
+// Format: qcow2, section "Refcounts".
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "block/util/buffer.h"
+#include "formats/qcow2/check.h"
+#include "formats/qcow2/ordered_reads.h"
+#include "formats/qcow2/qcow2.h"
+
+namespace coimg::qcow2 {
+namespace {
+
+constexpr unsigned kBlocksInFlight = 8;
+
+/// Refcounts that are compared at once before the differences among them are looked for.
+constexpr uint64_t kGroup = 256;
+
+/// Whether `count` 16-bit refcounts equal the counters, and the marks fit to them; `in_use` gains a bit if any is not
+/// 0.
+bool group_matches(const uint16_t* counters, const std::byte* refcounts, uint64_t count, uint16_t& in_use) {
+  const auto* stored = reinterpret_cast<const be16*>(refcounts);
+  uint16_t wrong = 0, used = 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint16_t counter = counters[i];
+    const uint16_t counted = counter & ClusterCounts::kCountMask;
+    const uint16_t refcount = stored[i];
+    wrong |= static_cast<uint16_t>(counted ^ refcount);
+    wrong |= static_cast<uint16_t>(refcount != 1 ? counter & ClusterCounts::kSeenCopied
+                                                 : counter & ClusterCounts::kSeenUncopied);
+    wrong |= static_cast<uint16_t>(counted == ClusterCounts::kNarrowMax);
+    used |= counted;
+  }
+  in_use |= used;
+  return wrong == 0;
+}
+
+}  // namespace
+
+Result<void> Checker::load_refcount_table() {
+  const uint64_t bytes = uint64_t{header_.refcount_table_clusters} << geometry_.cluster_bits();
+  AlignedBuffer table(bytes);
+  const Result<void> status = read_padded(file_, header_.refcount_table_offset, table.span());
+  if (!status.ok()) {
+    report_unreadable("refcount table", header_.refcount_table_offset, status.error());
+    return {};
+  }
+  const auto* entries = reinterpret_cast<const be64*>(table.data());
+  refcount_table_.assign(entries, entries + bytes / 8);
+  while (!refcount_table_.empty() && refcount_table_.back() == 0) refcount_table_.pop_back();
+  return {};
+}
+
+HostOffset Checker::block_offset(uint64_t index) const {
+  return HostOffset(refcount_table_[index] & kRefcountTableOffsetMask);
+}
+
+Checker::BlockState Checker::block_state(uint64_t index) const {
+  if (index >= refcount_table_.size()) return BlockState::kAbsent;
+  const HostOffset offset = block_offset(index);
+  if (!is_aligned(offset.v, geometry_.cluster_size())) return BlockState::kUnaligned;
+  // Behind the end of the file there are only zeros.
+  return offset.v == 0 || offset.v >= file_bytes_ ? BlockState::kAbsent : BlockState::kUsable;
+}
+
+void Checker::count_refcount_structures() {
+  add_metadata(header_.refcount_table_offset, uint64_t{header_.refcount_table_clusters} << geometry_.cluster_bits(), 1,
+               Metadata::kRefcountTable);
+  const auto corrupted = [this](std::string_view line) {
+    report(line);
+    ++result_.corruptions;
+  };
+  for (size_t i = 0; i < refcount_table_.size(); ++i) {
+    if (refcount_table_[i] == 0) continue;
+    const HostOffset block = block_offset(i);
+    if (refcount_table_[i] & kRefcountTableReservedMask) {
+      corrupted(fmt::format("ERROR refcount table entry {} has reserved bits set", i));
+      needs_rebuild_ = true;
+    } else if (block_state(i) == BlockState::kUnaligned) {
+      corrupted(fmt::format("ERROR refcount block {} is not cluster aligned; refcount table entry corrupted", i));
+      needs_rebuild_ = true;
+    } else if (block.v >= file_bytes_) {
+      corrupted(fmt::format("{} refcount block {} is outside image", repair_entries_ ? "Repairing" : "ERROR", i));
+      blocks_outside_.push_back(i);
+    } else {
+      add_metadata(block, geometry_.cluster_size());
+      const uint64_t count = counts_->get(geometry_.host_cluster(block));
+      if (count == 1) continue;
+      corrupted(fmt::format("ERROR refcount block {} refcount={}", i, count));
+      needs_rebuild_ = true;
+    }
+  }
+}
+
+// --- the stored refcounts -------------------------------------------------------------------------------------------
+
+/// Goes through the clusters of the file in order and calls `on_difference` where refcount and count differ; blocks
+/// that it gives new values for are written back.
+Result<void> Checker::walk_refcounts(bool report_errors, const OnDifference& on_difference) {
+  const uint64_t per_block = geometry_.refcounts_per_block();
+  const uint64_t end = end_of_use().v;
+  const auto clusters_of = [&](uint64_t index) { return std::min(per_block, end - index * per_block); };
+  uint64_t next = 0;
+
+  const auto next_block = [&]() -> std::optional<OrderedRead> {
+    for (; next * per_block < end; ++next) {
+      const BlockState state = block_state(next);
+      const HostCluster first(next * per_block);
+      if (state == BlockState::kAbsent && counts_->untouched(first, first + clusters_of(next))) continue;
+      const uint64_t index = next++;
+      if (state != BlockState::kUsable) return OrderedRead{HostOffset(0), 0, index};
+      const uint64_t bytes = div_ceil(clusters_of(index) << geometry_.refcount_order(), 8);
+      return OrderedRead{block_offset(index), align_up(bytes, kSectorSize), index};
+    }
+    return std::nullopt;
+  };
+  const auto compare_next = [&](const OrderedRead& read, const Result<void>& status, std::span<std::byte> bytes)
+                                coroutine_fn -> Result<void> {
+    const HostCluster first(read.tag * per_block);
+    const uint64_t count = clusters_of(read.tag);
+    if (block_state(read.tag) == BlockState::kUnaligned) {
+      for (uint64_t i = 0; report_errors && i < count; ++i) {
+        report(fmt::format("Can't get refcount for cluster {}: Input/output error", first.v + i));
+        ++result_.check_errors;
+      }
+      return {};
+    }
+    if (!status.ok()) {
+      if (report_errors) report_unreadable("refcount block", read.offset, status.error());
+      return {};
+    }
+    if (compare_block(first, count, bytes.empty() ? nullptr : bytes.data(), on_difference)) {
+      return file_.co_pwrite(read.offset.v, bytes).with_context("storing corrected refcounts");
+    }
+    return {};
+  };
+  return read_in_order(file_, kBlocksInFlight, geometry_.cluster_size(), next_block, compare_next);
+}
+
+/// Compares the clusters of one block (null: all zeros). Returns whether the block was changed.
+bool Checker::compare_block(HostCluster first, uint64_t count, std::byte* block, const OnDifference& on_difference) {
+  bool changed = false;
+  for (uint64_t done = 0; done < count;) {
+    // Up to the end of the group, which never crosses a piece of the counters.
+    const HostCluster cluster = first + done;
+    const bool has_counts = counts_->narrow(cluster) != nullptr;
+    const uint64_t unit = has_counts ? kGroup : ClusterCounts::kChunkClusters;
+    const uint64_t run = std::min(count - done, align_down(cluster.v, unit) + unit - cluster.v);
+    if (has_counts || block) changed |= compare_run(cluster, run, block, done, on_difference);
+    done += run;
+  }
+  return changed;
+}
+
+/// Compares `count` clusters with the refcounts from `index` on. Returns whether the block was changed.
+bool Checker::compare_run(HostCluster first, uint64_t count, std::byte* block, uint64_t index,
+                          const OnDifference& on_difference) {
+  const uint16_t* counters = counts_->narrow(first);
+  const uint32_t order = geometry_.refcount_order();
+  if (counters && block && order == 4) {
+    uint16_t in_use = 0;
+    if (group_matches(counters, block + index * 2, count, in_use)) {
+      for (uint64_t i = count; in_use != 0 && i-- > 0;) {
+        if ((counters[i] & ClusterCounts::kCountMask) == 0) continue;
+        note_use(first + i);
+        break;
+      }
+      return false;
+    }
+  } else if (!counters && (index << order) % 8 == 0) {
+    if (is_zero({block + (index << order) / 8, (count << order) / 8}) && (count << order) % 8 == 0) return false;
+  }
+
+  bool changed = false;
+  for (uint64_t i = 0; i < count; ++i) {
+    const HostCluster cluster = first + i;
+    const uint64_t counted = counts_->get(cluster);
+    const uint64_t stored = block ? read_refcount(block, index + i, order) : 0;
+    if (counted != 0 || stored != 0) note_use(cluster);
+    const uint16_t marks = counts_->marks(cluster);
+    if (marks & (stored == 1 ? ClusterCounts::kSeenUncopied : ClusterCounts::kSeenCopied)) copied_suspect_ = true;
+    if (stored == counted) continue;
+    const std::optional<uint64_t> corrected = on_difference(cluster, stored, counted);
+    if (!corrected) continue;
+    assert(block);
+    write_refcount(block, index + i, order, *corrected);
+    changed = true;
+  }
+  return changed;
+}
+
+Result<void> Checker::compare() {
+  const auto note = [this](HostCluster cluster, uint64_t stored, uint64_t counted) -> std::optional<uint64_t> {
+    const bool leak = stored > counted;
+    report(
+        fmt::format("{} cluster {} refcount={} reference={}", leak ? "Leaked" : "ERROR", cluster.v, stored, counted));
+    ++(leak ? result_.leaks : result_.corruptions);
+    if (stored == 0) needs_rebuild_ = true;
+    return std::nullopt;
+  };
+  COIMG_TRY(walk_refcounts(true, note));
+  result_.image_end_offset = geometry_.host_offset(HostCluster(highest_used_ + 1)).v;
+  return {};
+}
+
+Result<void> Checker::correct_refcounts(RepairMode mode) {
+  assert(!needs_rebuild_);
+  const auto correct = [this, mode](HostCluster cluster, uint64_t stored, uint64_t counted) -> std::optional<uint64_t> {
+    const bool leak = stored > counted;
+    const bool allowed = leak ? !lost_references_ : mode == RepairMode::kAll;
+    const std::string_view action = allowed ? "Repairing" : leak ? "Leaked" : "ERROR";
+    report(fmt::format("{} cluster {} refcount={} reference={}", action, cluster.v, stored, counted));
+    if (!allowed) return std::nullopt;
+    --(leak ? result_.leaks : result_.corruptions);
+    ++(leak ? result_.leaks_fixed : result_.corruptions_fixed);
+    return counted;
+  };
+  return walk_refcounts(false, correct);
+}
+
+Result<void> Checker::raise_counts_to_stored() {
+  return walk_refcounts(false, [this](HostCluster cluster, uint64_t stored, uint64_t counted) {
+    if (stored > counted) counts_->set(cluster, stored);
+    return std::optional<uint64_t>();
+  });
+}
+
+Result<void> Checker::replace_counts_by_stored() {
+  return walk_refcounts(false, [this](HostCluster cluster, uint64_t stored, uint64_t) {
+    counts_->set(cluster, stored);
+    return std::optional<uint64_t>();
+  });
+}
+
+Result<uint64_t> Checker::stored_refcount(HostCluster cluster) {
+  if (cluster < end_of_use()) return counts_->get(cluster);
+  const uint64_t index = cluster.v / geometry_.refcounts_per_block();
+  if (block_state(index) != BlockState::kUsable) return uint64_t{0};
+  std::byte sector[kSectorSize];
+  const uint64_t in_block = cluster.v % geometry_.refcounts_per_block();
+  const uint64_t per_sector = (kSectorSize * 8) >> geometry_.refcount_order();
+  COIMG_TRY(read_padded(file_, block_offset(index) + in_block / per_sector * kSectorSize, sector));
+  return read_refcount(sector, in_block % per_sector, geometry_.refcount_order());
+}
+
+}  // namespace coimg::qcow2

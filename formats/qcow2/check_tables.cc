@@ -1,0 +1,253 @@
+// Checker, L1 and L2 tables: counts what they refer to. See check.h.
+//
+// Format: qcow2, sections "L1 and L2 tables", "Compressed clusters: Descriptor".
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+
+#include "block/util/buffer.h"
+#include "formats/qcow2/check.h"
+#include "formats/qcow2/ordered_reads.h"
+#include "formats/qcow2/qcow2.h"
+
+namespace coimg::qcow2 {
+namespace {
+
+/// L2 tables read ahead. Enough for small tables on a fast disk; with the largest clusters it is 16 MiB of memory.
+constexpr unsigned kTablesInFlight = 8;
+
+/// L2 tables that only snapshots use are looked at after those of the active L1 table.
+constexpr uint64_t kInactiveOrder = uint64_t{1} << 32;
+
+uint64_t load_be64(const std::byte* bytes) {
+  uint64_t value;
+  std::memcpy(&value, bytes, sizeof value);
+  return std::endian::native == std::endian::little ? __builtin_bswap64(value) : value;
+}
+
+}  // namespace
+
+// --- L1 -------------------------------------------------------------------------------------------------------------
+
+void Checker::count_active_l1() {
+  image_.lock_.assert_wrlocked();
+  const size_t entries = image_.l1_table_.size();
+  if (!add_metadata(header_.l1_table_offset, entries * 8, 1, Metadata::kActiveL1)) return;
+  for (size_t i = 0; i < entries; ++i) {
+    const L1Entry entry = image_.l1_table_[i];
+    if (entry.raw() != 0) count_l1_entry(entry, i, 1, true);
+  }
+  merge_new_l2_tables();
+}
+
+Result<void> Checker::count_snapshot_l1(const Snapshot& snapshot, uint64_t times) {
+  const auto skip = [&](std::string_view problem) {
+    report(
+        fmt::format("ERROR snapshot {} ({}) {}; snapshot table entry corrupted", snapshot.id, snapshot.name, problem));
+    result_.corruptions += times;
+    lost_references_ = true;
+  };
+  if (!is_aligned(snapshot.l1_table_offset.v, geometry_.cluster_size())) {
+    skip(fmt::format("l1_offset={:#x}: L1 table is not cluster aligned", snapshot.l1_table_offset.v));
+    return {};
+  }
+  if (snapshot.l1_size > kMaxL1Entries) {
+    skip(fmt::format("l1_size={:#x}: L1 table is too large", snapshot.l1_size));
+    return {};
+  }
+  const uint64_t bytes = uint64_t{snapshot.l1_size} * 8;
+  if (bytes == 0 || !add_metadata(snapshot.l1_table_offset, bytes, times)) return {};
+
+  AlignedBuffer table(bytes);
+  const Result<void> status = read_padded(file_, snapshot.l1_table_offset, table.span());
+  if (!status.ok()) {
+    report_unreadable("snapshot's L1 table", snapshot.l1_table_offset, status.error());
+    return {};
+  }
+  for (uint64_t i = 0; i < snapshot.l1_size; ++i) {
+    const L1Entry entry(load_be64(table.data() + i * 8));
+    if (entry.raw() != 0) count_l1_entry(entry, i, times, false);
+  }
+  merge_new_l2_tables();
+  return {};
+}
+
+void Checker::count_l1_entry(L1Entry entry, uint64_t index, uint64_t times, bool active) {
+  if (entry.reserved() != 0) {
+    report(fmt::format("ERROR found L1 entry with reserved bits set: {:x}", entry.raw()));
+    result_.corruptions += times;
+  }
+  if (!entry.has_table()) {
+    if (active && entry.copied()) copied_suspect_ = true;
+    return;
+  }
+  const HostOffset offset = entry.l2_table();
+  if (!is_aligned(offset.v, geometry_.cluster_size())) {
+    // What lies there is no table, so it is not followed.
+    report(fmt::format("ERROR l2_offset={:x}: Table is not cluster aligned; L1 entry corrupted", offset.v));
+    result_.corruptions += times;
+    lost_references_ = true;
+    add_region(offset, geometry_.cluster_size(), times);
+    return;
+  }
+  uint16_t marks = 0;
+  if (active) marks = entry.copied() ? ClusterCounts::kSeenCopied : ClusterCounts::kSeenUncopied;
+  if (!add_region(offset, geometry_.cluster_size(), times, marks)) {
+    lost_references_ = true;
+    return;
+  }
+  new_l2_tables_.push_back({.offset = offset,
+                            .active = active ? times : 0,
+                            .inactive = active ? 0 : times,
+                            .order = active ? index : kInactiveOrder + index});
+}
+
+/// Moves new_l2_tables_ into l2_tables_, which is sorted by offset and has each table once.
+void Checker::merge_new_l2_tables() {
+  std::ranges::sort(new_l2_tables_, {},
+                    [](const L2Reference& table) { return std::pair(table.offset.v, table.order); });
+  std::vector<L2Reference> all;
+  all.reserve(l2_tables_.size() + new_l2_tables_.size());
+  std::ranges::merge(l2_tables_, new_l2_tables_, std::back_inserter(all), {}, &L2Reference::offset,
+                     &L2Reference::offset);
+  new_l2_tables_.clear();
+  l2_tables_ = std::move(all);
+  size_t kept = 0;
+  for (size_t i = 1; i < l2_tables_.size(); ++i) {
+    L2Reference& last = l2_tables_[kept];
+    const L2Reference& table = l2_tables_[i];
+    if (table.offset == last.offset) {
+      last.active += table.active;
+      last.inactive += table.inactive;
+      last.order = std::min(last.order, table.order);
+    } else {
+      l2_tables_[++kept] = table;
+    }
+  }
+  if (!l2_tables_.empty()) l2_tables_.resize(kept + 1);
+}
+
+// --- L2 -------------------------------------------------------------------------------------------------------------
+
+Result<void> Checker::count_l2_tables() {
+  std::ranges::sort(l2_tables_, {}, &L2Reference::order);
+  uint64_t next = 0;
+  return read_in_order(
+      file_, kTablesInFlight, geometry_.cluster_size(),
+      [&]() -> std::optional<OrderedRead> {
+        if (next == l2_tables_.size()) return std::nullopt;
+        const uint64_t index = next++;
+        return OrderedRead{l2_tables_[index].offset, geometry_.cluster_size(), index};
+      },
+      [&](const OrderedRead& read, const Result<void>& status, std::span<std::byte> bytes) -> Result<void> {
+        if (status.ok()) {
+          count_l2_table(l2_tables_[read.tag], bytes);
+        } else {
+          report_unreadable("L2 table", read.offset, status.error());
+        }
+        return {};
+      });
+}
+
+void Checker::count_l2_table(L2Reference& table, std::span<const std::byte> bytes) {
+  const uint64_t cluster_size = geometry_.cluster_size();
+  // Nearly all entries are plain: a data cluster, aligned, inside the file. They are counted right here.
+  const uint64_t not_plain = kL2Compressed | kL2Zero | kL2ReservedMask | (cluster_size - 1);
+  const uint64_t plain_end = external_data_ ? 0 : geometry_.cluster_down(file_bytes_);
+  const uint64_t times = table.active + table.inactive;
+  const uint16_t copied = table.active ? ClusterCounts::kSeenCopied : 0;
+  const uint16_t uncopied = table.active ? ClusterCounts::kSeenUncopied : 0;
+
+  TableStatistics statistics;
+  uint64_t highest = 0;
+  for (size_t i = 0; i < bytes.size() / 8; ++i) {
+    const uint64_t raw = load_be64(bytes.data() + i * 8);
+    if (raw == 0) continue;
+    const uint64_t offset = raw & kEntryOffsetMask;
+    if ((raw & not_plain) != 0 || offset - 1 >= plain_end - 1 || plain_end == 0) [[unlikely]] {
+      count_odd_entry(table, i, L2Entry(raw), statistics);
+      continue;
+    }
+    ++statistics.allocated;
+    statistics.fragmented += statistics.next_offset != 0 && statistics.next_offset != offset;
+    statistics.next_offset = offset + cluster_size;
+    highest = std::max(highest, offset);
+    add_cluster(geometry_.host_cluster(HostOffset(offset)), times, raw & kEntryCopied ? copied : uncopied);
+  }
+  touched_end_ = std::max(touched_end_, geometry_.host_cluster(HostOffset(highest)).v + 1);
+  result_.allocated_clusters += statistics.allocated * table.active;
+  result_.compressed_clusters += statistics.compressed * table.active;
+  result_.fragmented_clusters += statistics.fragmented * table.active;
+}
+
+void Checker::count_odd_entry(L2Reference& table, uint64_t index, L2Entry entry, TableStatistics& statistics) {
+  const uint64_t times = table.active + table.inactive;
+  ClusterType type = entry.type();
+  if (type == ClusterType::kCompressed) {
+    count_compressed(table, index, entry, statistics);
+    return;
+  }
+  if (entry.reserved() != 0) {
+    report(fmt::format("ERROR found l2 entry with reserved bits set: {:x}", entry.raw()));
+    result_.corruptions += times;
+  }
+  // With an external data file, the guest's first cluster is at offset 0.
+  if (external_data_ && type == ClusterType::kUnallocated && entry.copied()) type = ClusterType::kNormal;
+  if (type != ClusterType::kNormal && type != ClusterType::kZeroAllocated) return;
+
+  if (!is_aligned(entry.host().v, geometry_.cluster_size())) {
+    count_unaligned(table, entry, statistics);
+    return;
+  }
+  ++statistics.allocated;
+  statistics.fragmented += statistics.next_offset != 0 && statistics.next_offset != entry.host().v;
+  statistics.next_offset = entry.host().v + geometry_.cluster_size();
+  if (external_data_) {  // its clusters have no refcounts: they count as used once
+    if (table.active && !entry.copied()) copied_suspect_ = true;
+    return;
+  }
+  uint16_t marks = 0;
+  if (table.active) marks = entry.copied() ? ClusterCounts::kSeenCopied : ClusterCounts::kSeenUncopied;
+  add_region(entry.host(), geometry_.cluster_size(), times, marks);
+}
+
+void Checker::count_compressed(const L2Reference& table, uint64_t index, L2Entry entry, TableStatistics& statistics) {
+  const uint64_t times = table.active + table.inactive;
+  if (external_data_) {
+    report(fmt::format("ERROR compressed cluster {} with data file, entry={:#x}", index, entry.raw()));
+    result_.corruptions += times;
+    return;
+  }
+  const CompressedRange range = entry.compressed_range(geometry_);
+  if (entry.copied()) {
+    report(fmt::format("ERROR: coffset={:#x}: copied flag must never be set for compressed clusters", range.offset.v));
+    result_.corruptions += times;
+  }
+  ++statistics.allocated;
+  ++statistics.compressed;
+  ++statistics.fragmented;
+  add_region(range.offset, range.bytes, times);
+}
+
+void Checker::count_unaligned(L2Reference& table, L2Entry entry, TableStatistics& statistics) {
+  const uint64_t times = table.active + table.inactive;
+  const bool zero = entry.type() == ClusterType::kZeroAllocated;
+  const bool repair = zero && repair_entries_;
+  report(fmt::format("{} offset={:x}: {} cluster is not properly aligned; L2 entry corrupted.",
+                     repair ? "Repairing" : "ERROR", entry.host().v, zero ? "Preallocated" : "Data"));
+  result_.corruptions += times;
+  if (repair) {
+    table.has_misplaced_zero = true;
+    return;
+  }
+  ++statistics.allocated;
+  statistics.fragmented += statistics.next_offset != 0 && statistics.next_offset != entry.host().v;
+  statistics.next_offset = entry.host().v + geometry_.cluster_size();
+  if (external_data_) return;
+  if (table.active) copied_suspect_ = true;
+  add_region(entry.host(), geometry_.cluster_size(), times);
+}
+
+}  // namespace coimg::qcow2
