@@ -73,10 +73,15 @@ T take_value(Result<T>& result) {
 }  // namespace coimg
 
 /// Yields the value of a Result, or returns its error from the enclosing function.
-#define COIMG_TRY(...)                               \
-  __extension__({                                    \
-    auto coimg_try_result = (__VA_ARGS__);           \
-    if (!coimg_try_result.ok()) [[unlikely]]         \
-      return std::move(coimg_try_result).error();    \
-    ::coimg::internal::take_value(coimg_try_result); \
+#define COIMG_TRY(...) COIMG_TRY_NAMED(COIMG_TRY_PASTE(coimg_try_, __COUNTER__), __VA_ARGS__)
+
+// A name of its own for each use, as the argument may contain another one (a lambda's body).
+#define COIMG_TRY_PASTE(a, b) COIMG_TRY_PASTE_EXPANDED(a, b)
+#define COIMG_TRY_PASTE_EXPANDED(a, b) a##b
+#define COIMG_TRY_NAMED(name, ...)       \
+  __extension__({                        \
+    auto name = (__VA_ARGS__);           \
+    if (!name.ok()) [[unlikely]]         \
+      return std::move(name).error();    \
+    ::coimg::internal::take_value(name); \
   })
