@@ -69,7 +69,7 @@ Result<int> print_create_option_help(const CommandContext& context, const std::s
 }
 
 Error explain_create_error(Error error, const TargetType& type) {
-  if (error.errnum() != EFBIG) return error;
+  if (error.errnum() != EFBIG || error.message().starts_with("The image size is too large")) return error;
   const bool has_clusters = CreateOptions(type.format->create_options()).find_spec("cluster_size") != nullptr;
   return Error(EFBIG, fmt::format("The image size is too large for file format '{}'{}", type.format->name(),
                                   has_clusters ? " (try using a larger cluster size)" : ""));
