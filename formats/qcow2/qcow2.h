@@ -9,7 +9,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,6 +20,9 @@
 #include "block/request_tracker.h"
 #include "coroutine/co_rwlock.h"
 #include "formats/qcow2/bitmap.h"
+#include "formats/qcow2/cluster_alloc.h"
+#include "formats/qcow2/cluster_set.h"
+#include "formats/qcow2/extent.h"
 #include "formats/qcow2/format.h"
 #include "formats/qcow2/header.h"
 #include "formats/qcow2/metadata_cache.h"
@@ -25,15 +30,6 @@
 #include "formats/qcow2/snapshot.h"
 
 namespace coimg::qcow2 {
-
-/// A guest range that has one answer.
-struct Extent {
-  ClusterType type = ClusterType::kUnallocated;
-  uint64_t bytes = 0;              ///< from the guest offset asked for; never across a compressed cluster
-  HostOffset host;                 ///< kNormal, kZeroAllocated: of the first byte
-  L2Entry entry;                   ///< of the first cluster; for kCompressed the stream's place
-  bool writable_in_place = false;  ///< kNormal with COPIED on L1 and L2 entry, for all clusters of the range
-};
 
 /// An open qcow2 image. Every public call comes from one AioContext.
 ///
@@ -101,6 +97,94 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> read_backing(GuestOffset offset, const IoVector& iov) coroutine_fn;
   Result<void> read_compressed(GuestOffset offset, L2Entry entry, const IoVector& iov) coroutine_fn;
 
+  // --- cluster_alloc.cc: L2 tables and entries for writing
+  // ------------------------------------------------------------
+  /// The L2 table that maps `offset`, made or unshared when needed: its entries may be changed afterwards.
+  Result<HostOffset> ensure_l2_table_locked(GuestOffset offset) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> fill_l2_table_locked(HostOffset table, L1Entry copy_from) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> store_l1_entry_locked(uint64_t index, L1Entry entry) coroutine_fn CO_REQUIRES(lock_);
+  /// Errors: EIO, reported, for an entry that may not be followed.
+  Result<void> check_entry_locked(GuestOffset offset, L2Entry entry) CO_REQUIRES_SHARED(lock_);
+
+  /// The new entry of the `index`th cluster of a range.
+  using EntryUpdate = std::function<L2Entry(uint64_t index, L2Entry old)>;
+  /// Changes the entries of up to `clusters` guest clusters from `first` on: those in the first one's slice, all or
+  /// none. Returns how many. What the old entries referred to and the new ones do not is added to `dropped`.
+  Result<uint64_t> update_entries_locked(GuestOffset first, uint64_t clusters, const EntryUpdate& update,
+                                         DroppedReferences& dropped) coroutine_fn CO_REQUIRES(lock_);
+  /// Lowers refcounts, to take effect on disk after the L2 entries that were changed.
+  Result<void> drop_references(const DroppedReferences& dropped, FreedSpace space) coroutine_fn CO_EXCLUDES(lock_);
+
+  /// Host clusters for `clusters` guest clusters from `first` on, appended to the plan in as few runs as possible.
+  Result<void> allocate_runs_locked(GuestOffset first, uint64_t clusters, WritePlan& plan)
+      coroutine_fn CO_REQUIRES(lock_);
+  /// Frees what was allocated and not linked.
+  void abandon_plan(const WritePlan& plan) coroutine_fn;
+  /// Links the runs that need it, from the front; what has been linked is taken out of the plan.
+  Result<void> link_plan_locked(WritePlan& plan, DroppedReferences& dropped) coroutine_fn CO_REQUIRES(lock_);
+
+  // --- write.cc -----------------------------------------------------------------------------------------------------
+  Result<void> check_usable() const;
+  Result<bool> map_in_place(GuestOffset offset, uint64_t bytes, std::vector<Extent>& extents) coroutine_fn;
+  /// Locks: the caller has all clusters that the range touches in flight, exclusively.
+  Result<void> write_allocating(GuestOffset offset, const IoVector& iov, PlacementOrder::Ticket* ticket)
+      coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> write_zero_bytes(GuestOffset offset, uint64_t bytes) coroutine_fn CO_EXCLUDES(lock_);
+  Result<WritePlan> plan_write_locked(GuestOffset offset, uint64_t bytes) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> extend_plan_locked(GuestOffset first, GuestOffset end, WritePlan& plan) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> write_planned(const WritePlan& plan, GuestOffset offset, const IoVector& iov) coroutine_fn;
+  Result<void> link_and_release(WritePlan plan) coroutine_fn CO_EXCLUDES(lock_);
+
+  // --- write_compressed.cc
+  // --------------------------------------------------------------------------------------------
+  struct CompressedRequest;
+  Result<void> compress(CompressedRequest& request, const IoVector& iov) coroutine_fn;
+  Result<void> place_compressed_locked(CompressedRequest& request) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> write_streams(const CompressedRequest& request) coroutine_fn;
+  Result<void> link_compressed_locked(CompressedRequest& request, DroppedReferences& dropped)
+      coroutine_fn CO_REQUIRES(lock_);
+  void abandon_compressed(const CompressedRequest& request) coroutine_fn;
+
+  // --- discard.cc
+  // -----------------------------------------------------------------------------------------------------
+  enum class MissingTables { kSkip, kMake };
+  /// Changes all entries of a range of whole clusters, a slice at a time. Locks: as write_allocating().
+  Result<void> rewrite_entries(GuestOffset first, uint64_t clusters, MissingTables missing, FreedSpace space,
+                               const EntryUpdate& update) coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> zero_clusters(GuestOffset first, uint64_t clusters, bool may_unmap) coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> discard_clusters(GuestOffset first, uint64_t clusters, FreedSpace space) coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> zero_partial_cluster(GuestOffset offset, uint64_t bytes, bool no_fallback)
+      coroutine_fn CO_EXCLUDES(lock_);
+  Result<bool> rest_reads_as_zeros(GuestOffset offset, uint64_t bytes) coroutine_fn CO_EXCLUDES(lock_);
+  bool has_backing_locked() const CO_REQUIRES_SHARED(lock_);
+
+  // --- resize.cc
+  // ------------------------------------------------------------------------------------------------------
+  Result<void> grow(uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> shrink(uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> hide_backing(uint64_t old_length, uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> grow_l1_table_locked(uint64_t entries) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> store_l1_location_locked(HostOffset offset, uint32_t entries) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> store_size_locked(uint64_t new_length) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> drop_l2_tables_locked(uint64_t first_index) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> drop_l2_table_locked(L1Entry entry) coroutine_fn CO_REQUIRES(lock_);
+  void truncate_file_best_effort_locked() coroutine_fn CO_REQUIRES(lock_);
+
+  // --- overlap.cc: the guard against writing guest data over metadata
+  // -------------------------------------------------
+  /// To be asked before guest data is written and for each new cluster. Errors: EIO, reported, for metadata.
+  Result<void> check_overlap_locked(HostOffset offset, uint64_t bytes) CO_REQUIRES_SHARED(lock_);
+  Result<void> build_overlap_guard_locked() CO_REQUIRES_SHARED(lock_);
+  std::string metadata_name_locked(HostCluster cluster) const CO_REQUIRES_SHARED(lock_);
+  void note_metadata(HostOffset offset, uint64_t bytes, bool in_use);
+  /// The tables were changed behind the guard's back (repair): it looks again before it is asked the next time.
+  void reset_overlap_guard() { overlap_guard_built_ = false; }
+  Error refcounts_damaged(std::string reason) override { return corruption(std::move(reason), true); }
+  void refcount_metadata_changed(HostOffset offset, uint64_t bytes, bool in_use) override {
+    note_metadata(offset, bytes, in_use);
+  }
+  void refcount_table_loaded() override { reset_overlap_guard(); }
+
   // Constant after open.
   const DriverType& type_;
   BlockNode& file_;
@@ -120,6 +204,9 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   std::unique_ptr<MetadataCache> l2_cache_;        ///< entries change under lock_ held exclusively
   std::unique_ptr<MetadataCache> refcount_cache_;  ///< entries change under refcounts_'s lock
   std::unique_ptr<RefcountTable> refcounts_;
+
+  ClusterSet metadata_clusters_;  ///< valid when built; never changes across a yield, so it needs no lock
+  bool overlap_guard_built_ = false;
 
   uint64_t virtual_size_ = 0;  ///< changes in truncate() only, when nothing is in flight
   bool failed_ = false;        ///< damage was found while writing: every further request gets EIO

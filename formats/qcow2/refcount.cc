@@ -49,6 +49,7 @@ Result<void> RefcountTable::load(HostOffset offset, uint32_t clusters) {
   compressed_cursor_ = HostOffset(0);
   unsettled_.clear();
   to_discard_.clear();
+  owner_.refcount_table_loaded();
   return {};
 }
 

@@ -34,6 +34,8 @@ class RefcountTableOwner {
   virtual void refcount_metadata_changed(HostOffset offset, uint64_t bytes, bool in_use) {
     (void)offset, (void)bytes, (void)in_use;
   }
+  /// load() has replaced everything that was known.
+  virtual void refcount_table_loaded() {}
 };
 
 /// What is to happen to the space of clusters that become free.

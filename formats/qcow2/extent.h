@@ -1,0 +1,19 @@
+// Extent: the answer to a lookup of a guest range.
+#pragma once
+
+#include <cstdint>
+
+#include "formats/qcow2/format.h"
+
+namespace coimg::qcow2 {
+
+/// A guest range that has one answer.
+struct Extent {
+  ClusterType type = ClusterType::kUnallocated;
+  uint64_t bytes = 0;              ///< from the guest offset asked for; never across a compressed cluster
+  HostOffset host;                 ///< kNormal, kZeroAllocated: of the first byte
+  L2Entry entry;                   ///< of the first cluster; for kCompressed the stream's place
+  bool writable_in_place = false;  ///< kNormal with COPIED on L1 and L2 entry, for all clusters of the range
+};
+
+}  // namespace coimg::qcow2

@@ -1,0 +1,123 @@
+// The guard against writing guest data over metadata: a last line of defence on damaged images, whose refcounts or
+// entries call a cluster free or data although a table lives there.
+//
+// The set of metadata clusters is made when it is first needed, from tables that are in memory anyway, and kept up when
+// tables come and go.
+//
+// Format: qcow2, section "Check before every write to the qcow2 file".
+#include <fmt/format.h>
+
+#include "block/util/math.h"
+#include "formats/qcow2/qcow2.h"
+
+namespace coimg::qcow2 {
+
+namespace {
+
+/// Structures that the header or a snapshot refers to.
+struct FixedStructure {
+  std::string_view name;
+  HostOffset offset;
+  uint64_t bytes = 0;
+};
+
+uint64_t snapshot_table_bytes(const std::vector<Snapshot>& snapshots) {
+  constexpr uint64_t kFixedPart = 40;
+  uint64_t bytes = 0;
+  for (const Snapshot& snapshot : snapshots) {
+    bytes += align_up(kFixedPart + snapshot.extra_bytes + snapshot.id.size() + snapshot.name.size(), 8);
+  }
+  return bytes;
+}
+
+std::vector<FixedStructure> fixed_structures(const Header& header, const Geometry& geometry,
+                                             const RefcountTable& refcounts, const std::vector<Snapshot>& snapshots) {
+  std::vector<FixedStructure> structures{
+      {"qcow2_header", HostOffset(0), geometry.cluster_size()},
+      {"active L1 table", header.l1_table_offset, header.l1_size * uint64_t{8}},
+      {"refcount table", refcounts.table_offset(), refcounts.table_clusters() * geometry.cluster_size()},
+  };
+  if (!snapshots.empty()) {
+    structures.push_back({"snapshot table", header.snapshots_offset, snapshot_table_bytes(snapshots)});
+  }
+  for (const Snapshot& snapshot : snapshots) {
+    structures.push_back({"inactive L1 table", snapshot.l1_table_offset, snapshot.l1_size * uint64_t{8}});
+  }
+  if (header.bitmaps) {
+    structures.push_back({"bitmap directory", header.bitmaps->directory_offset, header.bitmaps->directory_bytes});
+  }
+  if (header.encryption) {
+    structures.push_back({"encryption header", header.encryption->offset, header.encryption->bytes});
+  }
+  return structures;
+}
+
+ClusterRun clusters_of(const Geometry& geometry, HostOffset offset, uint64_t bytes) {
+  return {geometry.host_cluster(offset), HostCluster(div_ceil(offset.v + bytes, geometry.cluster_size()))};
+}
+
+}  // namespace
+
+Result<void> Qcow2::check_overlap_locked(HostOffset offset, uint64_t bytes) {
+  if (!overlap_guard_built_) COIMG_TRY(build_overlap_guard_locked());
+  const ClusterRun run = clusters_of(geometry_, offset, bytes);
+  const auto hit = metadata_clusters_.first_overlap(run.first, run.count());
+  if (!hit) [[likely]]
+    return {};
+  return corruption(
+      fmt::format("Preventing invalid write on metadata (overlaps with {})", metadata_name_locked(hit->first)), true);
+}
+
+/// Errors: EIO, reported, when a table lies in the header or in a table that the header refers to: writing the one
+/// would damage the other.
+Result<void> Qcow2::build_overlap_guard_locked() {
+  metadata_clusters_.clear();
+  for (const FixedStructure& structure : fixed_structures(header_, geometry_, *refcounts_, snapshots_)) {
+    const ClusterRun run = clusters_of(geometry_, structure.offset, structure.bytes);
+    metadata_clusters_.insert(run.first, run.count());
+  }
+  const ClusterSet fixed = metadata_clusters_;
+  auto add_table = [&](HostOffset table) -> bool {
+    const HostCluster cluster = geometry_.host_cluster(table);
+    if (fixed.first_overlap(cluster, ClusterCount(1))) return false;
+    metadata_clusters_.insert(cluster, ClusterCount(1));
+    return true;
+  };
+  for (const uint64_t entry : refcounts_->entries()) {
+    const HostOffset block(entry & kRefcountTableOffsetMask);
+    if (block.v != 0 && !add_table(block)) {
+      return corruption(fmt::format("refcount block at {:#x} overlaps with other metadata", block.v), true);
+    }
+  }
+  for (const L1Entry entry : l1_table_) {
+    if (entry.has_table() && !add_table(entry.l2_table())) {
+      return corruption(fmt::format("L2 table at {:#x} overlaps with other metadata", entry.l2_table().v), true);
+    }
+  }
+  overlap_guard_built_ = true;
+  return {};
+}
+
+/// What lies in a metadata cluster, for messages.
+std::string Qcow2::metadata_name_locked(HostCluster cluster) const {
+  for (const FixedStructure& structure : fixed_structures(header_, geometry_, *refcounts_, snapshots_)) {
+    const ClusterRun run = clusters_of(geometry_, structure.offset, structure.bytes);
+    if (cluster >= run.first && cluster < run.end) return std::string(structure.name);
+  }
+  for (const uint64_t entry : refcounts_->entries()) {
+    if (geometry_.host_cluster(HostOffset(entry & kRefcountTableOffsetMask)) == cluster) return "refcount block";
+  }
+  return "active L2 table";
+}
+
+void Qcow2::note_metadata(HostOffset offset, uint64_t bytes, bool in_use) {
+  if (!overlap_guard_built_) return;
+  const ClusterRun run = clusters_of(geometry_, offset, bytes);
+  if (in_use) {
+    metadata_clusters_.insert(run.first, run.count());
+  } else {
+    metadata_clusters_.erase(run.first, run.count());
+  }
+}
+
+}  // namespace coimg::qcow2
