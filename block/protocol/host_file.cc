@@ -86,7 +86,16 @@ Result<void> HostFile::close() {
 
 Result<void> HostFile::set_permissions(const Permissions& permissions) {
   if (!lock_) return {};
-  return co_run_on_worker([&] { return locks_.change(fd_.get(), permissions, filename_); });
+  struct stat info {};
+  COIMG_TRY(co_run_on_worker([&]() -> Result<void> {
+    COIMG_TRY(locks_.change(fd_.get(), permissions, filename_));
+    if (fstat(fd_.get(), &info) != 0) return Error::from_errno(errno);
+    return {};
+  }));
+  // Until now others were free to change the file.
+  if (is_regular()) length_ = static_cast<uint64_t>(info.st_size);
+  holes_.invalidate();
+  return {};
 }
 
 Result<void> HostFile::preadv(uint64_t offset, const IoVector& iov) {

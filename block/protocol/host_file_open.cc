@@ -15,6 +15,7 @@
 #include <fmt/format.h>
 
 #include "block/node.h"
+#include "block/open.h"
 #include "block/protocol/host_file.h"
 #include "block/protocol/host_file_driver.h"
 #include "block/util/buffer.h"
@@ -78,6 +79,9 @@ Result<uint64_t> device_length(int fd, HostFileKind kind) {
   const off_t end = lseek(fd, 0, SEEK_END);
   return end > 0 ? static_cast<uint64_t>(end) : 0;
 }
+
+/// The path as a name that means the same file again when it is given to a command.
+std::string display_path(const std::string& path) { return split_protocol(path).protocol.empty() ? path : "./" + path; }
 
 /// The alignment of O_DIRECT as the kernel states it (since 6.1), or nothing.
 void ask_direct_alignment(HostFileSetup& setup) {
@@ -239,7 +243,10 @@ class HostFileType final : public DriverType {
     }
     HostFileSetup setup =
         COIMG_TRY(co_run_on_worker([&] { return open_host_file(args.filename, args.flags, devices_only_); }));
-    if (args.node) args.node->set_file_identity({setup.device, setup.inode});
+    if (args.node) {
+      args.node->set_file_identity({setup.device, setup.inode});
+      args.node->set_filename(display_path(args.filename));
+    }
     auto file = std::make_unique<HostFile>(*this, args.node, args.filename, args.flags, std::move(setup),
                                            lock && ofd_locks_available());
     COIMG_TRY(file->set_permissions(args.permissions));

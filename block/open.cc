@@ -1,0 +1,266 @@
+// Opening one layer of an image: options, protocol, probing, locks, format.
+//
+// backing_chain.cc puts the layers together, create_image.cc makes new images, image_name.cc knows names.
+#include "block/open.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <iterator>
+
+#include <fmt/format.h>
+
+#include "block/open_layer.h"
+#include "block/util/buffer.h"
+
+namespace coimg {
+
+namespace {
+
+/// What formats are recognised by lies in here.
+constexpr uint64_t kProbeBytes = 2048;
+
+/// Formats in formats in formats: no use is known for more than two, and each costs stack.
+constexpr unsigned kMaxNesting = 8;
+
+/// Options that change what a guest sees, so that the file's name alone does not lead to the same image again.
+constexpr std::string_view kContentOptions[] = {"offset", "size"};
+
+/// Options that only say how a file is accessed: no part of its name.
+constexpr std::string_view kAccessOptions[] = {"aio", "locking", "x-check-cache-dropped"};
+
+Result<void> check_choice(Options& options, std::string_view key, std::initializer_list<std::string_view> allowed) {
+  const auto value = options.take_text(key);
+  if (!value || std::find(allowed.begin(), allowed.end(), *value) != allowed.end()) return {};
+  return Error(EINVAL, fmt::format("invalid parameter value: {}", *value));
+}
+
+/// Takes the options that every node has, into the flags it inherits from its parent.
+Result<void> take_common_options(Options& options, OpenFlags& flags) {
+  (void)options.take_text("node-name");
+  COIMG_TRY(options.take_bool("auto-read-only"));
+  COIMG_TRY(check_choice(options, "detect-zeroes", {"off", "on", "unmap"}));
+
+  const auto discard = options.take_text("discard").value_or("");
+  if (discard == "unmap" || discard == "on") {
+    flags.discard_unmap = true;
+  } else if (discard == "ignore" || discard == "off") {
+    flags.discard_unmap = false;
+  } else if (!discard.empty()) {
+    return Error(EINVAL, "Invalid discard option");
+  }
+  flags.direct = COIMG_TRY(options.take_bool("cache.direct")).value_or(flags.direct);
+  flags.no_flush = COIMG_TRY(options.take_bool("cache.no-flush")).value_or(flags.no_flush);
+  flags.force_share = COIMG_TRY(options.take_bool("force-share")).value_or(flags.force_share);
+  if (flags.force_share && flags.writable) {
+    return Error(EINVAL, "force-share=on can only be used with read-only images");
+  }
+  if (COIMG_TRY(options.take_bool("read-only")).value_or(false) && flags.writable) {
+    return Error(EACCES, "Block node is read-only");
+  }
+  return {};
+}
+
+Result<const DriverType*> find_driver(const DriverRegistry& registry, std::string_view name) {
+  if (const DriverType* type = registry.find(name)) return type;
+  return Error(ENOENT, fmt::format("Unknown driver '{}'", name));
+}
+
+/// What a driver has left of its options is a mistake of the user's.
+Result<void> refuse_unknown_options(const DriverType& type, const Options& left) {
+  if (left.empty()) return {};
+  const std::string& key = left.values().begin()->first;
+  if (type.kind() == DriverKind::kFormat) {
+    return Error(EINVAL, fmt::format("Block format '{}' does not support the option '{}'", type.name(), key));
+  }
+  return Error(EINVAL, fmt::format("Block protocol '{}' doesn't support the option '{}'", type.name(), key));
+}
+
+/// The scalar of an option that names a node. There are no nodes with names here, so it never can be followed.
+Error cannot_reference(Options& options) {
+  const std::string reference = options.take_text("").value_or("");
+  if (!options.empty()) {
+    return {EINVAL, "Cannot reference an existing block device with additional options or a new filename"};
+  }
+  return {ENODEV, fmt::format("Cannot find device='{0}' nor node-name='{0}'", reference)};
+}
+
+/// A child given by options: a protocol, or a format over something else.
+Result<OpenedLayer> open_child(OpenContext& context, Options options, OpenFlags flags) coroutine_fn {
+  const auto driver = options.take_text("driver");
+  if (!driver && !options.has("filename")) return Error(EINVAL, "Must specify either driver or file");
+  const DriverType* type = COIMG_TRY(find_driver(context.registry, driver.value_or("file")));
+  if (type->kind() == DriverKind::kProtocol) {
+    COIMG_TRY(take_common_options(options, flags));
+    return open_protocol_node({type, options.take_text("filename").value_or("")}, std::move(options), flags);
+  }
+  if (context.nesting >= kMaxNesting) return Error(ELOOP, "Image formats are nested too deep");
+  // A chain of its own, which may not meet the files above either.
+  OpenContext inner{context.registry, context.files, context.nesting + 1};
+  return open_chain(inner, {std::nullopt, std::move(options), driver.value_or(""), flags});
+}
+
+/// The node that a format lies on.
+Result<OpenedLayer> open_file(OpenContext& context, LayerRequest& request, const DriverType* format) coroutine_fn {
+  Options options = request.options.take_child("file");
+  if (options.has("")) return cannot_reference(options);
+  if (request.name) {
+    const ProtocolTarget target = COIMG_TRY(find_protocol(context.registry, *request.name));
+    return open_protocol_node(target, std::move(options), request.flags);
+  }
+  if (options.empty()) {
+    return Error(EINVAL,
+                 format ? "A block device must be specified for \"file\"" : "Must specify either driver or file");
+  }
+  return open_child(context, std::move(options), request.flags);
+}
+
+Result<const DriverType*> probe_format(const DriverRegistry& registry, BlockNode& file) coroutine_fn {
+  AlignedBuffer buffer(kProbeBytes);
+  const auto head = buffer.span().first(std::min(kProbeBytes, file.exact_length()));
+  if (!head.empty()) COIMG_TRY(file.co_pread(0, head).with_context("Could not read image for determining its format"));
+  return registry.probe(head);
+}
+
+void warn_about_probed_raw(const std::string& filename) {
+  emit_warning(fmt::format(
+      "WARNING: Image format was not specified for '{}' and probing guessed raw.\n"
+      "         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be "
+      "restricted.\n"
+      "         Specify the 'raw' format explicitly to remove the restrictions.\n",
+      filename));
+}
+
+/// Refuses a file that is already part of the chain, else remembers it.
+Result<void> note_file(OpenContext& context, const BlockNode& file) {
+  const auto identity = file.file_identity();
+  if (!identity) return {};
+  if (std::find(context.files.begin(), context.files.end(), *identity) != context.files.end()) {
+    return Error(ELOOP, fmt::format("Backing file '{}' creates an infinite loop.", file.filename()));
+  }
+  context.files.push_back(*identity);
+  return {};
+}
+
+/// Recognises the format if it is not known, and takes the locks that it needs.
+Result<const DriverType*> settle_format(OpenContext& context, const DriverType* format, BlockNode& file,
+                                        const OpenFlags& flags) coroutine_fn {
+  COIMG_TRY(note_file(context, file));
+  if (!format) {
+    format = COIMG_TRY(probe_format(context.registry, file));
+    if (flags.writable && format->name() == "raw") warn_about_probed_raw(file.filename());
+  }
+  COIMG_TRY(file.driver().set_permissions(format->file_permissions(flags)));
+  return format;
+}
+
+/// Adds what leads to this node, and gives it the name that output shows: its file's when that says it all.
+void name_node(OpenedLayer& layer, const DriverType& format, const Options& options, NodeDescription file_description) {
+  bool plain = layer.node->file()->type().kind() == DriverKind::kProtocol;
+  layer.description.add("driver", std::string(format.name()));
+  for (const std::string_view key : kContentOptions) {
+    const auto given = options.values().find(key);
+    if (given == options.values().end()) continue;
+    layer.description.add(key, given->second);
+    plain = false;
+  }
+  layer.description.add_child("file", std::move(file_description));
+  layer.node->set_filename(plain ? layer.node->file()->filename() : "json:" + layer.description.to_json());
+}
+
+/// Lets the format read the image. The layer's node has its file.
+Result<void> open_format(OpenedLayer& layer, const DriverType& format, Options& options) coroutine_fn {
+  BlockNode& node = *layer.node;
+  node.set_driver(COIMG_TRY(format.open({.node = &node,
+                                         .file = node.file(),
+                                         .filename = node.filename(),
+                                         .options = &options,
+                                         .flags = node.flags(),
+                                         .permissions = {}})));
+  return refuse_unknown_options(format, options);
+}
+
+/// A protocol as the image itself: "-f file".
+Result<OpenedLayer> open_bare_protocol(OpenContext& context, LayerRequest& request, const DriverType& type)
+    coroutine_fn {
+  ProtocolTarget target{&type, request.options.take_text("filename").value_or("")};
+  if (request.name) target.filename = COIMG_TRY(find_protocol(context.registry, *request.name)).filename;
+  auto layer = COIMG_TRY(open_protocol_node(target, std::move(request.options), request.flags));
+  Permissions permissions;
+  if (!request.flags.no_io) permissions.used |= kPermConsistentRead;
+  if (request.flags.writable) permissions.used |= kPermWrite | kPermResize;
+  if (request.flags.exclusive_source) permissions.shared &= ~(kPermWrite | kPermResize);
+  auto locked = layer.node->driver().set_permissions(permissions);
+  if (locked.ok()) locked = note_file(context, *layer.node);
+  if (!locked.ok()) return close_after_error(*layer.node, std::move(locked).error());
+  return layer;
+}
+
+}  // namespace
+
+Error close_after_error(BlockNode& node, Error error) {
+  (void)node.co_close().ok();  // the first error is the one that matters
+  return error;
+}
+
+Result<ProtocolTarget> find_protocol(const DriverRegistry& registry, const std::string& name) {
+  ProtocolName parts = split_protocol(name);
+  if (parts.protocol.empty()) {
+    return ProtocolTarget{COIMG_TRY(find_driver(registry, "file")), std::move(parts.rest)};
+  }
+  for (const auto& type : registry.types()) {
+    if (type->kind() != DriverKind::kProtocol || !type->handles_scheme(parts.protocol)) continue;
+    // For the host's files the scheme says only that a path follows; for others it is part of an address.
+    const bool is_path = parts.protocol == "file" || parts.protocol == "host_device";
+    return ProtocolTarget{type.get(), is_path ? std::move(parts.rest) : name};
+  }
+  return Error(ENOENT, fmt::format("Unknown protocol '{}'", parts.protocol));
+}
+
+Result<OpenedLayer> open_protocol_node(const ProtocolTarget& target, Options options, const OpenFlags& flags) {
+  OpenedLayer layer;
+  layer.description.add("driver", std::string(target.type->name()));
+  for (const auto& [key, value] : options.values()) {
+    const auto access = std::find(std::begin(kAccessOptions), std::end(kAccessOptions), key);
+    if (access == std::end(kAccessOptions)) layer.description.add(key, value);
+  }
+  if (!target.filename.empty()) layer.description.add("filename", target.filename);
+
+  layer.node = std::make_unique<BlockNode>(target.filename, flags);
+  // Without locks: what they have to be is known once the format is.
+  layer.node->set_driver(COIMG_TRY(target.type->open({.node = layer.node.get(),
+                                                      .file = nullptr,
+                                                      .filename = target.filename,
+                                                      .options = &options,
+                                                      .flags = flags,
+                                                      .permissions = {}})));
+  auto known = refuse_unknown_options(*target.type, options);
+  if (!known.ok()) return close_after_error(*layer.node, std::move(known).error());
+  return layer;
+}
+
+Result<OpenedLayer> open_layer(OpenContext& context, LayerRequest request) {
+  COIMG_TRY(take_common_options(request.options, request.flags));
+  auto driver = request.options.take_text("driver");
+  if (!request.format.empty()) driver = request.format;
+  const DriverType* const given = driver ? COIMG_TRY(find_driver(context.registry, *driver)) : nullptr;
+  if (given && given->kind() == DriverKind::kProtocol) return open_bare_protocol(context, request, *given);
+
+  OpenedLayer file = COIMG_TRY(open_file(context, request, given));
+  auto settled = settle_format(context, given, *file.node, request.flags);
+  if (!settled.ok()) return close_after_error(*file.node, std::move(settled).error());
+  const DriverType& format = **settled;
+
+  OpenedLayer layer;
+  if (format.supports_backing()) layer.backing_options = request.options.take_child("backing");
+  layer.node = std::make_unique<BlockNode>(std::string(), request.flags);
+  layer.node->set_file(std::move(file.node));
+  name_node(layer, format, request.options, std::move(file.description));
+  auto opened = open_format(layer, format, request.options);
+  if (!opened.ok()) return close_after_error(*layer.node, std::move(opened).error());
+  if (!given && request.flags.writable && format.name() == "raw") {
+    layer.node->protect_from_format_change(context.registry);
+  }
+  return layer;
+}
+
+}  // namespace coimg
