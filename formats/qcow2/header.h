@@ -55,7 +55,8 @@ struct Header {
   std::string backing_format;  ///< empty when not stored
   std::optional<std::string> data_file;
   std::optional<EncryptionExtension> encryption;
-  std::optional<BitmapsExtension> bitmaps;
+  std::optional<BitmapsExtension> bitmaps;  ///< only when the autoclear bit says that they are valid
+  bool stale_bitmaps = false;               ///< the extension was there without that bit; dropped on rewrite
   std::vector<FeatureName> feature_names;
   std::vector<UnknownExtension> unknown_extensions;
 
