@@ -79,7 +79,9 @@ struct SnapshotInfo {
 struct InfoTree;
 struct InfoField {
   std::string key;  ///< in JSON spelling ("compression-type"); human output shows blanks for dashes
-  std::variant<std::string, int64_t, bool, std::vector<InfoTree>, std::vector<std::string>> value;
+  std::variant<std::string, int64_t, bool, std::shared_ptr<const InfoTree>, std::vector<InfoTree>,
+               std::vector<std::string>>
+      value;
 };
 struct InfoTree {
   std::vector<InfoField> fields;

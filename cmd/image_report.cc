@@ -26,6 +26,9 @@ void append_field(std::string& out, std::string_view name, const InfoField& fiel
             out += fmt::format("{}    [{}]:\n", indent, i);
             append_tree(out, value[i], level + 2);
           }
+        } else if constexpr (std::is_same_v<T, std::shared_ptr<const InfoTree>>) {
+          out += fmt::format("{}{}:\n", indent, name);
+          append_tree(out, *value, level + 1);
         } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
           out += fmt::format("{}{}:\n", indent, name);
           for (size_t i = 0; i < value.size(); ++i) out += fmt::format("{}    [{}]: {}\n", indent, i, value[i]);
@@ -54,6 +57,8 @@ JsonValue tree_to_json(const InfoTree& tree) {
                                   JsonValue list = JsonValue::array();
                                   for (const InfoTree& element : value) list.append(tree_to_json(element));
                                   return list;
+                                } else if constexpr (std::is_same_v<T, std::shared_ptr<const InfoTree>>) {
+                                  return tree_to_json(*value);
                                 } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
                                   JsonValue list = JsonValue::array();
                                   for (const std::string& element : value) list.append(element);
