@@ -31,6 +31,8 @@
 
 namespace coimg::qcow2 {
 
+struct DecodedCluster;
+
 /// An open qcow2 image. Every public call comes from one AioContext.
 ///
 /// Locks, in the order in which they are taken:
@@ -74,14 +76,20 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Qcow2(const DriverType& type, DriverType::OpenArgs args, Header header);
 
   // --- qcow2.cc: life cycle -------------------------------------------------------------------------------------
+  void make_caches();
   Result<void> load_tables() coroutine_fn;
   Result<void> prepare_for_writing() coroutine_fn;  ///< autoclear bits, dirty bit repair, corrupt bit refusal
+  Result<void> drop_unknown_metadata_locked() coroutine_fn CO_REQUIRES(lock_);
+  Result<void> repair_dirty() coroutine_fn CO_EXCLUDES(lock_);
+  /// Writes back what is dirty, flushes the file, and gives freed space back.
   Result<void> flush_locked() coroutine_fn CO_REQUIRES(lock_);
   Result<void> rewrite_header_locked() coroutine_fn CO_REQUIRES(lock_);
   Result<void> store_incompatible_features_locked(uint64_t features) coroutine_fn CO_REQUIRES(lock_);
   Result<void> store_refcount_table_location(HostOffset offset, uint32_t clusters) coroutine_fn override;
   Result<void> write_back_l2_tables() coroutine_fn override;
-  /// Reports damage found in use. On a writable image sets the corrupt bit and fails all further requests; returns EIO.
+  Result<void> store_pending_corrupt_mark_locked() coroutine_fn CO_REQUIRES(lock_);
+  /// Reports damage found in use, once. Fatal damage of a writable image fails all further requests; the corrupt bit is
+  /// stored by the next flush() or close(). Returns EIO.
   Error corruption(std::string reason, bool fatal);
 
   // --- mapping.cc: look up
@@ -90,12 +98,15 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<Extent> map_locked(GuestOffset offset, uint64_t max_bytes) coroutine_fn CO_REQUIRES_SHARED(lock_);
   Result<MetadataCache::Pin> load_l2_slice_locked(HostOffset l2_table, uint64_t l2_index)
       coroutine_fn CO_REQUIRES_SHARED(lock_);
+  /// Errors: EIO, reported, for an entry that may not be followed. `l2_table` and `l2_index` say where it was found.
+  Result<void> check_l2_entry_locked(L2Entry entry, HostOffset l2_table, uint64_t l2_index) CO_REQUIRES_SHARED(lock_);
 
   // --- read.cc
   // -----------------------------------------------------------------------------------------------------------
   Result<void> read_extent(GuestOffset offset, const Extent& extent, const IoVector& iov) coroutine_fn;
   Result<void> read_backing(GuestOffset offset, const IoVector& iov) coroutine_fn;
   Result<void> read_compressed(GuestOffset offset, L2Entry entry, const IoVector& iov) coroutine_fn;
+  Result<void> read_file(HostOffset offset, const IoVector& iov) coroutine_fn;
 
   // --- cluster_alloc.cc: L2 tables and entries for writing
   // ------------------------------------------------------------
@@ -153,21 +164,20 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
                                const EntryUpdate& update) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> zero_clusters(GuestOffset first, uint64_t clusters, bool may_unmap) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> discard_clusters(GuestOffset first, uint64_t clusters, FreedSpace space) coroutine_fn CO_EXCLUDES(lock_);
-  Result<void> zero_partial_cluster(GuestOffset offset, uint64_t bytes, bool no_fallback)
-      coroutine_fn CO_EXCLUDES(lock_);
-  Result<bool> rest_reads_as_zeros(GuestOffset offset, uint64_t bytes) coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> zero_partial_cluster(GuestOffset offset, uint64_t bytes, bool may_write) coroutine_fn CO_EXCLUDES(lock_);
+  Result<bool> backing_is_zero_around(GuestOffset offset, uint64_t bytes) coroutine_fn;
   bool has_backing_locked() const CO_REQUIRES_SHARED(lock_);
 
   // --- resize.cc
   // ------------------------------------------------------------------------------------------------------
   Result<void> grow(uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> shrink(uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
-  Result<void> hide_backing(uint64_t old_length, uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> clear_new_space(uint64_t old_length, uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> grow_l1_table_locked(uint64_t entries) coroutine_fn CO_REQUIRES(lock_);
   Result<void> store_l1_location_locked(HostOffset offset, uint32_t entries) coroutine_fn CO_REQUIRES(lock_);
   Result<void> store_size_locked(uint64_t new_length) coroutine_fn CO_REQUIRES(lock_);
-  Result<void> drop_l2_tables_locked(uint64_t first_index) coroutine_fn CO_REQUIRES(lock_);
-  Result<void> drop_l2_table_locked(L1Entry entry) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> drop_l2_tables_locked(uint64_t begin, uint64_t end) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> free_l2_table_locked(HostOffset table) coroutine_fn CO_REQUIRES(lock_);
   void truncate_file_best_effort_locked() coroutine_fn CO_REQUIRES(lock_);
 
   // --- overlap.cc: the guard against writing guest data over metadata
@@ -210,6 +220,11 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
 
   uint64_t virtual_size_ = 0;  ///< changes in truncate() only, when nothing is in flight
   bool failed_ = false;        ///< damage was found while writing: every further request gets EIO
+
+  bool corruption_reported_ = false;   ///< once is enough
+  bool corrupt_mark_pending_ = false;  ///< the corrupt bit is still to be stored
+  /// Of a read-only image, whose clusters do not change: the last compressed cluster that was read in part.
+  std::shared_ptr<const DecodedCluster> last_decoded_;
 };
 
 }  // namespace coimg::qcow2

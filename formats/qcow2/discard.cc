@@ -1,0 +1,155 @@
+// Zeroing and discarding guest clusters by changing their L2 entries.
+//
+// Format: qcow2, sections "Zero clusters, write-zeroes, discard".
+#include <algorithm>
+
+#include "block/util/buffer.h"
+#include "block/util/math.h"
+#include "formats/qcow2/qcow2.h"
+
+namespace coimg::qcow2 {
+
+bool Qcow2::has_backing_locked() const { return !header_.backing_file.empty(); }
+
+// --- zeroing
+// -----------------------------------------------------------------------------------------------------------
+
+/// The whole clusters of the range change their entries; a piece of a cluster does so if the rest of the cluster reads
+/// as zeros anyway, and is written otherwise. ENOTSUP where zeros could only be written.
+Result<void> Qcow2::pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOptions& options) {
+  COIMG_TRY(check_usable());
+  const GuestOffset guest(offset), end = guest + bytes;
+  if (options.placement) options.placement->wait_turn();
+  const uint64_t first_cluster = geometry_.cluster_down(offset);
+  const TrackedRequest request(in_flight_, first_cluster, geometry_.cluster_up(end.v) - first_cluster,
+                               RangeMode::kExclusive);
+  {
+    CoReadGuard guard(lock_);
+    if (header_.version < 3 && has_backing_locked()) {
+      return Error(ENOTSUP, "version 2 images with a backing file have no zero clusters");
+    }
+  }
+
+  // The end of the disk completes its last cluster.
+  const GuestOffset aligned_end(end.v == virtual_size_ ? geometry_.cluster_up(end.v) : geometry_.cluster_down(end.v));
+  const GuestOffset aligned_start(geometry_.cluster_up(offset));
+  if (aligned_start > aligned_end) {  // inside one cluster
+    return zero_partial_cluster(guest, bytes, /*may_write=*/false);
+  }
+  const bool may_write = !options.no_fallback;
+  if (guest < aligned_start) COIMG_TRY(zero_partial_cluster(guest, aligned_start - guest, may_write));
+  if (aligned_end < end) COIMG_TRY(zero_partial_cluster(aligned_end, end - aligned_end, may_write));
+  return zero_clusters(aligned_start, (aligned_end - aligned_start) / geometry_.cluster_size(), options.may_unmap);
+}
+
+/// Zeroes a range inside one cluster, whose rest has to be kept. ENOTSUP when that takes writing and `may_write` is not
+/// set.
+Result<void> Qcow2::zero_partial_cluster(GuestOffset offset, uint64_t bytes, bool may_write) {
+  const GuestOffset cluster(geometry_.cluster_down(offset.v));
+  Extent old;
+  bool backed = false;
+  {
+    CoReadGuard guard(lock_);
+    old = COIMG_TRY(map_locked(cluster, geometry_.cluster_size()));
+    backed = has_backing_locked();
+  }
+  if (old.type == ClusterType::kZeroPlain || old.type == ClusterType::kZeroAllocated) return {};
+  if (old.type == ClusterType::kUnallocated) {
+    if (!backed || COIMG_TRY(backing_is_zero_around(offset, bytes))) {
+      return zero_clusters(cluster, 1, /*may_unmap=*/false);
+    }
+  }
+  if (!may_write) return Error(ENOTSUP, "only a part of a cluster would become zeros");
+  return write_zero_bytes(offset, bytes);
+}
+
+/// Whether what the backing file has for the range's cluster, outside of the range, is zeros.
+Result<bool> Qcow2::backing_is_zero_around(GuestOffset offset, uint64_t bytes) {
+  const GuestOffset cluster(geometry_.cluster_down(offset.v));
+  const uint64_t size = std::min(geometry_.cluster_size(), virtual_size_ - cluster.v);
+  AlignedBuffer content(size);
+  COIMG_TRY(read_backing(cluster, IoVector(content.span())));
+  const uint64_t before = offset - cluster;
+  const uint64_t behind = std::min(size, before + bytes);
+  return is_zero(content.span().first(before)) && is_zero(content.span().subspan(behind));
+}
+
+Result<void> Qcow2::zero_clusters(GuestOffset first, uint64_t clusters, bool may_unmap) {
+  uint32_t version = 3;
+  {
+    CoReadGuard guard(lock_);
+    version = header_.version;
+  }
+  if (version < 3) return discard_clusters(first, clusters, FreedSpace::kKeep);  // no backing file: reads as zeros
+  return rewrite_entries(first, clusters, MissingTables::kMake, FreedSpace::kKeep,
+                         [may_unmap](uint64_t, L2Entry old) -> L2Entry {
+                           switch (old.type()) {
+                             case ClusterType::kUnallocated:
+                             case ClusterType::kZeroPlain:
+                             case ClusterType::kCompressed:
+                               return L2Entry::zero_plain();
+                             case ClusterType::kNormal:
+                             case ClusterType::kZeroAllocated:
+                               break;
+                           }
+                           if (may_unmap) return L2Entry::zero_plain();
+                           return L2Entry(old.host().v | (old.raw() & kEntryCopied) | kL2Zero);
+                         });
+}
+
+// --- discarding
+// --------------------------------------------------------------------------------------------------------
+
+Result<void> Qcow2::pdiscard(uint64_t offset, uint64_t bytes) {
+  COIMG_TRY(check_usable());
+  const uint64_t end = offset + bytes;
+  const uint64_t first = geometry_.cluster_up(offset);
+  const uint64_t aligned_end = end == virtual_size_ ? geometry_.cluster_up(end) : geometry_.cluster_down(end);
+  if (first >= aligned_end) return {};
+  const TrackedRequest request(in_flight_, first, aligned_end - first, RangeMode::kExclusive);
+  return discard_clusters(GuestOffset(first), (aligned_end - first) / geometry_.cluster_size(),
+                          flags_.discard_unmap ? FreedSpace::kDiscard : FreedSpace::kKeep);
+}
+
+/// Discarded clusters read as zeros. Where the format cannot say so without showing the backing file nothing happens.
+Result<void> Qcow2::discard_clusters(GuestOffset first, uint64_t clusters, FreedSpace space) {
+  bool backed = false;
+  uint32_t version = 3;
+  {
+    CoReadGuard guard(lock_);
+    backed = has_backing_locked();
+    version = header_.version;
+  }
+  if (version < 3) {
+    if (backed) return {};
+    return rewrite_entries(first, clusters, MissingTables::kSkip, space, [](uint64_t, L2Entry) { return L2Entry(); });
+  }
+  return rewrite_entries(first, clusters, backed ? MissingTables::kMake : MissingTables::kSkip, space,
+                         [backed](uint64_t, L2Entry old) {
+                           const bool stays = !backed && old.type() == ClusterType::kUnallocated;
+                           return stays ? old : L2Entry::zero_plain();
+                         });
+}
+
+Result<void> Qcow2::rewrite_entries(GuestOffset first, uint64_t clusters, MissingTables missing, FreedSpace space,
+                                    const EntryUpdate& update) {
+  while (clusters > 0) {
+    DroppedReferences dropped;
+    uint64_t done = 0;
+    {
+      CoWriteGuard guard(lock_);
+      const uint64_t l1_index = geometry_.l1_index(first);
+      if (missing == MissingTables::kSkip && (l1_index >= l1_table_.size() || !l1_table_[l1_index].has_table())) {
+        done = std::min(clusters, geometry_.l2_entries() - geometry_.l2_index(first));
+      } else {
+        done = COIMG_TRY(update_entries_locked(first, clusters, update, dropped));
+      }
+    }
+    COIMG_TRY(drop_references(dropped, space));
+    first += done << geometry_.cluster_bits();
+    clusters -= done;
+  }
+  return {};
+}
+
+}  // namespace coimg::qcow2
