@@ -119,18 +119,6 @@ Result<void> Qcow2::store_l1_entry_locked(uint64_t index, L1Entry entry) {
 
 // --- L2 entries ----------------------------------------------------------------------------------------------------
 
-Result<void> Qcow2::check_entry_locked(GuestOffset offset, L2Entry entry) {
-  if (entry.type() == ClusterType::kCompressed) return {};
-  if (geometry_.in_cluster(entry.host().v) != 0) {
-    return corruption(fmt::format("cluster offset {:#x} unaligned (guest offset: {:#x})", entry.host().v, offset.v),
-                      true);
-  }
-  if (header_.version < 3 && (entry.raw() & kL2Zero) != 0) {
-    return corruption(fmt::format("zero cluster in a version 2 image (guest offset: {:#x})", offset.v), true);
-  }
-  return {};
-}
-
 Result<uint64_t> Qcow2::update_entries_locked(GuestOffset first, uint64_t clusters, const EntryUpdate& update,
                                               DroppedReferences& dropped) {
   const HostOffset table = COIMG_TRY(ensure_l2_table_locked(first));

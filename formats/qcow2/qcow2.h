@@ -98,8 +98,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<Extent> map_locked(GuestOffset offset, uint64_t max_bytes) coroutine_fn CO_REQUIRES_SHARED(lock_);
   Result<MetadataCache::Pin> load_l2_slice_locked(HostOffset l2_table, uint64_t l2_index)
       coroutine_fn CO_REQUIRES_SHARED(lock_);
-  /// Errors: EIO, reported, for an entry that may not be followed. `l2_table` and `l2_index` say where it was found.
-  Result<void> check_l2_entry_locked(L2Entry entry, HostOffset l2_table, uint64_t l2_index) CO_REQUIRES_SHARED(lock_);
+  /// Errors: EIO, reported, for an entry that may not be followed.
+  Result<void> check_entry_locked(GuestOffset offset, L2Entry entry) CO_REQUIRES_SHARED(lock_);
 
   // --- read.cc
   // -----------------------------------------------------------------------------------------------------------
@@ -114,8 +114,6 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<HostOffset> ensure_l2_table_locked(GuestOffset offset) coroutine_fn CO_REQUIRES(lock_);
   Result<void> fill_l2_table_locked(HostOffset table, L1Entry copy_from) coroutine_fn CO_REQUIRES(lock_);
   Result<void> store_l1_entry_locked(uint64_t index, L1Entry entry) coroutine_fn CO_REQUIRES(lock_);
-  /// Errors: EIO, reported, for an entry that may not be followed.
-  Result<void> check_entry_locked(GuestOffset offset, L2Entry entry) CO_REQUIRES_SHARED(lock_);
 
   /// The new entry of the `index`th cluster of a range.
   using EntryUpdate = std::function<L2Entry(uint64_t index, L2Entry old)>;
@@ -202,6 +200,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   const std::string filename_;
   const OpenFlags flags_;
   const Geometry geometry_;
+  const CompressionType compression_type_;
 
   RequestTracker in_flight_;
   CoRwlock lock_;
