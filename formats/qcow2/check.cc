@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 
 #include "block/util/buffer.h"
 #include "formats/qcow2/ordered_reads.h"
@@ -27,9 +28,7 @@ uint64_t rebuild_window(const Geometry& geometry, uint64_t clusters) {
 }  // namespace
 
 Result<CheckResult> Qcow2::check(const CheckOptions& options) {
-  if (options.repair != RepairMode::kNone && !flags_.writable) {
-    return Error(EROFS, "the image is not writable and cannot be repaired");
-  }
+  assert(options.repair == RepairMode::kNone || flags_.writable);
   // Writes in progress own clusters that no table refers to yet: let them end first.
   TrackedRequest all_requests(in_flight_, 0, kMaxFileOffset, RangeMode::kExclusive);
   CoWriteGuard guard(lock_);

@@ -97,7 +97,8 @@ void Checker::count_refcount_structures() {
 // --- the stored refcounts -------------------------------------------------------------------------------------------
 
 /// Goes through the clusters of the file in order and calls `on_difference` where refcount and count differ; blocks
-/// that it gives new values for are written back.
+/// that it gives new values for are written back. Blocks that cannot be read are findings; without `report_errors` they
+/// are errors, and those at an impossible place are left out.
 Result<void> Checker::walk_refcounts(bool report_errors, const OnDifference& on_difference) {
   const uint64_t per_block = geometry_.refcounts_per_block();
   const uint64_t end = end_of_use().v;
@@ -128,7 +129,8 @@ Result<void> Checker::walk_refcounts(bool report_errors, const OnDifference& on_
       return {};
     }
     if (!status.ok()) {
-      if (report_errors) report_unreadable("refcount block", read.offset, status.error());
+      if (!report_errors) return status;
+      report_unreadable("refcount block", read.offset, status.error());
       return {};
     }
     if (compare_block(first, count, bytes.empty() ? nullptr : bytes.data(), on_difference)) {
@@ -179,16 +181,22 @@ bool Checker::compare_run(HostCluster first, uint64_t count, std::byte* block, u
     const uint64_t counted = counts_->get(cluster);
     const uint64_t stored = block ? read_refcount(block, index + i, order) : 0;
     if (counted != 0 || stored != 0) note_use(cluster);
-    const uint16_t marks = counts_->marks(cluster);
-    if (marks & (stored == 1 ? ClusterCounts::kSeenUncopied : ClusterCounts::kSeenCopied)) copied_suspect_ = true;
+    note_copied(cluster, stored);
     if (stored == counted) continue;
     const std::optional<uint64_t> corrected = on_difference(cluster, stored, counted);
     if (!corrected) continue;
+    note_copied(cluster, *corrected);
     assert(block);
     write_refcount(block, index + i, order, *corrected);
     changed = true;
   }
   return changed;
+}
+
+/// COPIED is right when it is set exactly where the refcount is one.
+void Checker::note_copied(HostCluster cluster, uint64_t refcount) {
+  const uint16_t wrong = refcount == 1 ? ClusterCounts::kSeenUncopied : ClusterCounts::kSeenCopied;
+  if (counts_->marks(cluster) & wrong) copied_suspect_ = true;
 }
 
 Result<void> Checker::compare() {

@@ -1,0 +1,462 @@
+// Damage on purpose: what check finds, what repair makes of it, and what failures on the way leave behind.
+#include "formats/qcow2/check.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+
+#include "coroutine/main_loop.h"
+#include "formats/qcow2/driver.h"
+#include "tests/formats/qcow2/image_bytes.h"
+#include "tests/support/fault_driver.h"
+#include "tests/support/mem_driver.h"
+
+namespace coimg::qcow2 {
+namespace {
+
+using testing::Contains;
+using testing::HasSubstr;
+
+class Findings final : public CheckReporter {
+ public:
+  void finding(std::string_view line) override { lines.emplace_back(line); }
+  std::vector<std::string> lines;
+};
+
+struct Outcome {
+  Result<CheckResult> result = Error(ENOTSUP, "not run");
+  std::vector<std::string> findings;
+};
+
+/// Opens the image in `file` for check, checks it and closes it.
+Outcome check_node(std::unique_ptr<BlockNode> file, RepairMode mode) coroutine_fn {
+  static const std::unique_ptr<DriverType> type = make_qcow2_driver_type();
+  Outcome outcome;
+  OpenFlags flags{.check = true};
+  flags.writable = mode != RepairMode::kNone;
+  auto node = open_format(*type, std::move(file), flags);
+  if (!node.ok()) {
+    outcome.result = std::move(node).error();
+    return outcome;
+  }
+  Findings findings;
+  outcome.result = (*node)->co_check({.repair = mode, .reporter = &findings});
+  outcome.findings = std::move(findings.lines);
+  const Result<void> closed = (*node)->co_close();
+  if (!closed.ok() && outcome.result.ok()) outcome.result = closed.error();
+  return outcome;
+}
+
+Outcome check_disk(const std::shared_ptr<MemDisk>& disk, RepairMode mode = RepairMode::kNone) coroutine_fn {
+  OpenFlags flags;
+  flags.writable = mode != RepairMode::kNone;
+  return check_node(make_mem_node(disk, {}, flags), mode);
+}
+
+/// What the guest sees.
+std::vector<std::byte> guest_content(const std::shared_ptr<MemDisk>& disk) coroutine_fn {
+  static const std::unique_ptr<DriverType> type = make_qcow2_driver_type();
+  auto node = open_format(*type, make_mem_node(disk, {}, {}), {});
+  EXPECT_TRUE(node.ok()) << (node.ok() ? "" : node.error().message());
+  if (!node.ok()) return {};
+  std::vector<std::byte> content = read_all(**node);
+  EXPECT_TRUE((*node)->co_close().ok());
+  return content;
+}
+
+std::shared_ptr<MemDisk> make_disk(const ImageBytes& image) { return std::make_shared<MemDisk>(image.bytes); }
+
+void expect_clean(const Outcome& outcome) {
+  ASSERT_TRUE(outcome.result.ok()) << outcome.result.error().message();
+  EXPECT_EQ(outcome.result->corruptions, 0u);
+  EXPECT_EQ(outcome.result->leaks, 0u);
+  EXPECT_EQ(outcome.result->check_errors, 0u);
+  EXPECT_THAT(outcome.findings, testing::IsEmpty());
+}
+
+/// qemu-img, where it is installed, finds nothing either.
+void expect_peer_agrees(const std::shared_ptr<MemDisk>& disk) {
+  static const bool installed = std::system("qemu-img --version >/dev/null 2>&1") == 0;
+  if (!installed) return;
+  const std::string path = fmt::format("{}/check_test_{}.qcow2", testing::TempDir(), ::getpid());
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(disk->bytes.data()), static_cast<std::streamsize>(disk->bytes.size()));
+  const int status = std::system(fmt::format("qemu-img check -f qcow2 '{}' >/dev/null 2>&1", path).c_str());
+  std::filesystem::remove(path);
+  EXPECT_EQ(WEXITSTATUS(status), 0) << "qemu-img check disagrees";
+}
+
+// --- sound images ---------------------------------------------------------------------------------------------------
+
+TEST(Check, SoundImageHasNoFindingsAndRightStatistics) {
+  run_in_main_loop([]() coroutine_fn {
+    for (uint32_t order = 0; order <= 6; ++order) {
+      SCOPED_TRACE(fmt::format("refcounts of {} bits", 1 << order));
+      const ImageBytes image({.refcount_order = order});
+      const Outcome outcome = check_disk(make_disk(image));
+      expect_clean(outcome);
+      EXPECT_EQ(outcome.result->total_clusters, 64u);
+      EXPECT_EQ(outcome.result->allocated_clusters, ImageBytes::kDataClusters);
+      EXPECT_EQ(outcome.result->fragmented_clusters, 0u);
+      EXPECT_EQ(outcome.result->image_end_offset, image.bytes.size());
+    }
+  });
+}
+
+TEST(Check, SnapshotsAreCountedAndTheirTablesReadOnce) {
+  run_in_main_loop([]() coroutine_fn {
+    const ImageBytes image({.snapshot = true});
+    expect_clean(check_disk(make_disk(image)));
+  });
+}
+
+// --- kinds of damage ------------------------------------------------------------------------------------------------
+
+struct Damage {
+  const char* name;
+  std::function<void(ImageBytes&)> inflict;
+  uint64_t corruptions, leaks;
+  const char* finding;
+  uint64_t corruptions_after_all = 0;  ///< left by repair of everything
+  bool same_content = true;            ///< the guest sees the same afterwards
+  bool snapshot = false;
+};
+
+const std::vector<Damage>& damages() {
+  using Image = ImageBytes;
+  static const std::vector<Damage> all = {
+      {"leak", [](Image& i) { i.put64(i.l2_entry_at(3), 0); }, 0, 1, "Leaked cluster 8 refcount=1 reference=0"},
+      {"refcount too high", [](Image& i) { i.set_refcount(7, 5); }, 1, 1, "Leaked cluster 7 refcount=5 reference=1"},
+      {"metadata refcount too high", [](Image& i) { i.set_refcount(Image::kTable, 2); }, 0, 1,
+       "Leaked cluster 1 refcount=2 reference=1"},
+      {"shared cluster", [](Image& i) { i.put64(i.l2_entry_at(20), i.get64(i.l2_entry_at(3))); }, 1, 0,
+       "ERROR cluster 8 refcount=1 reference=2"},
+      {"refcount zero", [](Image& i) { i.set_refcount(8, 0); }, 2, 0, "ERROR cluster 8 refcount=0 reference=1"},
+      {"block lost", [](Image& i) { i.put64(i.offset_of(Image::kTable), 0); }, 12 + 9, 0,
+       "ERROR cluster 0 refcount=0 reference=1"},
+      {"no refcount table", [](Image& i) { i.put32(56, 0); }, 11 + 9, 0, "ERROR cluster 0 refcount=0 reference=1"},
+      {"block unaligned", [](Image& i) { i.put64(i.offset_of(Image::kTable), i.offset_of(Image::kBlock) + 512); }, 1, 0,
+       "ERROR refcount block 0 is not cluster aligned; refcount table entry corrupted"},
+      {"table entry with reserved bits",
+       [](Image& i) { i.put64(i.offset_of(Image::kTable), i.offset_of(Image::kBlock) + 1); }, 1, 1,
+       "ERROR refcount table entry 0 has reserved bits set"},
+      {"block used twice", [](Image& i) { i.put64(i.offset_of(Image::kTable) + 8, i.offset_of(Image::kBlock)); }, 2, 0,
+       "ERROR refcount block 1 refcount=2"},
+      {"block in an L2 table", [](Image& i) { i.put64(i.offset_of(Image::kTable) + 8, i.offset_of(Image::kL2)); }, 2, 0,
+       "ERROR refcount block 1 refcount=2"},
+      {"block outside", [](Image& i) { i.put64(i.offset_of(Image::kTable) + 16, uint64_t{1} << 60); }, 1, 0,
+       "ERROR refcount block 2 is outside image"},
+      {"L1 COPIED missing", [](Image& i) { i.put64(i.offset_of(Image::kL1), i.offset_of(Image::kL2)); }, 1, 0,
+       "ERROR OFLAG_COPIED L2 cluster: l1_index=0 l1_entry=4000 refcount=1"},
+      {"L2 COPIED missing", [](Image& i) { i.put64(i.l2_entry_at(0), i.offset_of(Image::kData)); }, 1, 0,
+       "ERROR OFLAG_COPIED data cluster: l2_entry=5000 refcount=1"},
+      {"L2 COPIED too many", [](Image& i) { i.put64(i.l2_entry_at(0), i.get64(i.l2_entry_at(0)) | kEntryCopied); }, 1,
+       0, "ERROR OFLAG_COPIED data cluster: l2_entry=8000000000005000 refcount=2", 0, true, true},
+      {"L1 reserved", [](Image& i) { i.put64(i.offset_of(Image::kL1), i.get64(i.offset_of(Image::kL1)) | 1 << 3); }, 1,
+       0, "ERROR found L1 entry with reserved bits set: 8000000000004008", 1},
+      {"L2 reserved", [](Image& i) { i.put64(i.l2_entry_at(1), i.get64(i.l2_entry_at(1)) | 2); }, 1, 0,
+       "ERROR found l2 entry with reserved bits set: 8000000000006002", 1},
+      {"L2 unaligned", [](Image& i) { i.put64(i.l2_entry_at(6), i.get64(i.l2_entry_at(6)) + 512); }, 2, 0,
+       "ERROR offset=b200: Data cluster is not properly aligned; L2 entry corrupted.", 1, false},
+      {"zero cluster unaligned", [](Image& i) { i.put64(i.l2_entry_at(2), i.get64(i.l2_entry_at(2)) + 513); }, 2, 0,
+       "ERROR offset=7200: Preallocated cluster is not properly aligned; L2 entry corrupted.", 0, false},
+      {"data behind the end", [](Image& i) { i.put64(i.l2_entry_at(2), 0x1000000 | kEntryCopied); }, 2, 1,
+       "ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x1000000 "
+       "size 0x1000",
+       1},
+      {"L1 table behind the end", [](Image& i) { i.put64(40, 0x1000000); }, 1, 10,
+       "ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x1000000 "
+       "size 0x8",
+       1},
+      {"L2 table behind the end", [](Image& i) { i.put64(i.offset_of(Image::kL1), 0x1000000); }, 1, 9,
+       "ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset 0x1000000 "
+       "size 0x1000",
+       1},
+      {"L2 table unaligned", [](Image& i) { i.put64(i.offset_of(Image::kL1), i.offset_of(Image::kL2) + 512); }, 1, 7,
+       "ERROR l2_offset=4200: Table is not cluster aligned; L1 entry corrupted", 1, false},
+      {"L1 entry COPIED without a table", [](Image& i) { i.put64(i.offset_of(Image::kL1), kEntryCopied); }, 1, 9,
+       "ERROR OFLAG_COPIED L2 cluster: l1_index=0 l1_entry=8000000000000000 refcount=0"},
+      {"compressed COPIED", [](Image& i) { i.put64(i.l2_entry_at(0), i.get64(i.l2_entry_at(0)) | kL2Compressed); }, 1,
+       0, "ERROR: coffset=0x5000: copied flag must never be set for compressed clusters", 1, false},
+      {"snapshot L1 unaligned",
+       [](Image& i) { i.put64(i.offset_of(Image::kSnapshots), i.offset_of(Image::kL1) + 512); }, 1, 10,
+       "ERROR snapshot 1 (s) l1_offset=0x3200: L1 table is not cluster aligned; snapshot table entry corrupted", 1,
+       true, true},
+      {"snapshot L1 too large", [](Image& i) { i.put32(i.offset_of(Image::kSnapshots) + 8, 0x800000); }, 1, 10,
+       "ERROR snapshot 1 (s) l1_size=0x800000: L1 table is too large; snapshot table entry corrupted", 1, true, true},
+  };
+  return all;
+}
+
+/// Reads what the guest sees, unless the damage makes that impossible.
+std::vector<std::byte> content_if_comparable(const Damage& damage, const std::shared_ptr<MemDisk>& disk) coroutine_fn {
+  if (!damage.same_content || std::string_view(damage.name) == "no refcount table") return {};
+  return guest_content(disk);
+}
+
+TEST(Check, EachKindOfDamageIsFoundAndNamed) {
+  run_in_main_loop([]() coroutine_fn {
+    for (const Damage& damage : damages()) {
+      SCOPED_TRACE(damage.name);
+      ImageBytes image({.snapshot = damage.snapshot});
+      damage.inflict(image);
+      const auto disk = make_disk(image);
+      const Outcome outcome = check_disk(disk);
+      ASSERT_TRUE(outcome.result.ok()) << outcome.result.error().message();
+      EXPECT_EQ(outcome.result->corruptions, damage.corruptions)
+          << fmt::format("{}", fmt::join(outcome.findings, "\n"));
+      EXPECT_EQ(outcome.result->leaks, damage.leaks) << fmt::format("{}", fmt::join(outcome.findings, "\n"));
+      EXPECT_THAT(outcome.findings, Contains(damage.finding));
+      EXPECT_EQ(disk->bytes, image.bytes) << "a check without repair wrote";
+    }
+  });
+}
+
+TEST(Repair, EachKindOfDamageIsRepairedAsFarAsItCanBe) {
+  run_in_main_loop([]() coroutine_fn {
+    for (const Damage& damage : damages()) {
+      SCOPED_TRACE(damage.name);
+      ImageBytes image({.snapshot = damage.snapshot});
+      damage.inflict(image);
+      image.put64(72, kDirty | kCorrupt);
+      const auto disk = make_disk(image);
+      const auto before = content_if_comparable(damage, disk);
+
+      const Outcome repaired = check_disk(disk, RepairMode::kAll);
+      ASSERT_TRUE(repaired.result.ok()) << repaired.result.error().message();
+      EXPECT_GT(repaired.result->corruptions_fixed + repaired.result->leaks_fixed + damage.corruptions_after_all, 0u);
+
+      const Outcome again = check_disk(disk);
+      ASSERT_TRUE(again.result.ok());
+      EXPECT_EQ(again.result->corruptions, damage.corruptions_after_all)
+          << fmt::format("{}", fmt::join(again.findings, "\n"));
+      be64 features;
+      std::memcpy(static_cast<void*>(&features), disk->bytes.data() + 72, sizeof features);
+      EXPECT_EQ(features, damage.corruptions_after_all == 0 ? 0u : uint64_t{kDirty | kCorrupt});
+      if (damage.corruptions_after_all == 0) {
+        expect_clean(again);
+        expect_peer_agrees(disk);
+      }
+      EXPECT_EQ(content_if_comparable(damage, disk), before);
+    }
+  });
+}
+
+TEST(Repair, OfLeaksLowersRefcountsAndLeavesCorruptionsAlone) {
+  run_in_main_loop([]() coroutine_fn {
+    ImageBytes image({});
+    image.put64(image.l2_entry_at(20), image.get64(image.l2_entry_at(3)));
+    image.put64(image.l2_entry_at(5), 0);
+    image.put64(72, kDirty);
+    const auto disk = make_disk(image);
+    const Outcome outcome = check_disk(disk, RepairMode::kLeaks);
+    ASSERT_TRUE(outcome.result.ok());
+    EXPECT_EQ(outcome.result->leaks_fixed, 1u);
+    EXPECT_EQ(outcome.result->corruptions_fixed, 0u);
+    EXPECT_EQ(outcome.result->corruptions, 1u);
+    ImageBytes expected = image;
+    expected.set_refcount(10, 0);
+    EXPECT_EQ(disk->bytes, expected.bytes)
+        << "only the refcount of the leaked cluster may change; the image stays dirty";
+  });
+}
+
+TEST(Repair, OfLeaksRefusesWhenARebuildIsNeededAndChangesNothing) {
+  run_in_main_loop([]() coroutine_fn {
+    ImageBytes image({});
+    image.set_refcount(8, 0);
+    image.put64(image.l2_entry_at(5), 0);
+    image.put64(72, kDirty);
+    const auto disk = make_disk(image);
+    const Outcome outcome = check_disk(disk, RepairMode::kLeaks);
+    ASSERT_FALSE(outcome.result.ok());
+    EXPECT_EQ(outcome.result.error().errnum(), EIO);
+    EXPECT_THAT(outcome.findings, Contains("ERROR need to rebuild refcount structures"));
+    EXPECT_EQ(disk->bytes, image.bytes);
+  });
+}
+
+TEST(Repair, KeepsWhatALostTableMayReferTo) {
+  run_in_main_loop([]() coroutine_fn {
+    // The snapshot's L1 table cannot be followed, and the structures need a rebuild: its clusters must stay taken.
+    ImageBytes image({.snapshot = true});
+    image.put32(image.offset_of(ImageBytes::kSnapshots) + 8, 0x800000);
+    image.put64(image.l2_entry_at(4), 0);  // now only the snapshot, through a table of its own, could use it
+    image.set_refcount(6, 0);
+    const auto disk = make_disk(image);
+    const Outcome outcome = check_disk(disk, RepairMode::kAll);
+    ASSERT_TRUE(outcome.result.ok()) << outcome.result.error().message();
+    EXPECT_THAT(outcome.findings, Contains("Rebuilding refcount structure"));
+    const Outcome again = check_disk(disk);
+    EXPECT_THAT(again.findings, Contains("Leaked cluster 9 refcount=2 reference=0"));
+    EXPECT_EQ(std::memcmp(disk->bytes.data() + image.offset_of(9), image.bytes.data() + image.offset_of(9), 4096), 0);
+  });
+}
+
+TEST(Repair, WorksForEachRefcountWidth) {
+  run_in_main_loop([]() coroutine_fn {
+    for (uint32_t order = 0; order <= 6; ++order) {
+      for (const bool rebuild : {false, true}) {
+        SCOPED_TRACE(fmt::format("refcounts of {} bits, {}", 1 << order, rebuild ? "rebuild" : "in place"));
+        ImageBytes image({.refcount_order = order});
+        if (rebuild) image.set_refcount(8, 0);
+        image.put64(image.l2_entry_at(1), 0);
+        const auto disk = make_disk(image);
+        const Outcome outcome = check_disk(disk, RepairMode::kAll);
+        ASSERT_TRUE(outcome.result.ok()) << outcome.result.error().message();
+        EXPECT_EQ(outcome.result->leaks_fixed, 1u);
+        EXPECT_EQ(outcome.result->corruptions_fixed, rebuild ? 1u : 0u);
+        expect_clean(check_disk(disk));
+        expect_peer_agrees(disk);
+      }
+    }
+  });
+}
+
+TEST(Repair, CompletesShortSnapshotEntries) {
+  run_in_main_loop([]() coroutine_fn {
+    ImageBytes image({.snapshot = true});
+    const uint64_t entry = image.offset_of(ImageBytes::kSnapshots);
+    image.put32(entry + 36, 0);
+    image.put32(entry + 32, 1234);  // VM state
+    image.bytes[entry + 40] = std::byte{'1'};
+    image.bytes[entry + 41] = std::byte{'s'};
+    const auto disk = make_disk(image);
+    const Outcome found = check_disk(disk);
+    ASSERT_TRUE(found.result.ok());
+    EXPECT_EQ(found.result->corruptions, 1u);
+    EXPECT_THAT(found.findings, Contains("ERROR snapshot table entry 0 is incomplete"));
+    const Outcome repaired = check_disk(disk, RepairMode::kAll);
+    ASSERT_TRUE(repaired.result.ok()) << repaired.result.error().message();
+    EXPECT_EQ(repaired.result->corruptions_fixed, 1u);
+    expect_clean(check_disk(disk));
+    expect_peer_agrees(disk);
+  });
+}
+
+// --- failures on the way --------------------------------------------------------------------------------------------
+
+/// Images whose repair takes the different ways.
+std::vector<std::pair<std::string, ImageBytes>> images_to_repair() {
+  std::vector<std::pair<std::string, ImageBytes>> images;
+  const auto add = [&](const char* name, bool snapshot, const std::function<void(ImageBytes&)>& inflict) {
+    ImageBytes image({.snapshot = snapshot});
+    inflict(image);
+    images.emplace_back(name, std::move(image));
+  };
+  add("refcounts in place", false, [](ImageBytes& i) {
+    i.set_refcount(7, 3);
+    i.put64(i.l2_entry_at(20), i.get64(i.l2_entry_at(3)));
+  });
+  add("rebuild", true, [](ImageBytes& i) {
+    i.set_refcount(8, 0);
+    i.set_refcount(9, 7);
+  });
+  add("zero cluster", false, [](ImageBytes& i) { i.put64(i.l2_entry_at(60), i.offset_of(5) + 513); });
+  return images;
+}
+
+TEST(Repair, WhicheverIoFailsTheImageCanBeRepairedAfterwards) {
+  run_in_main_loop([]() coroutine_fn {
+    for (const auto& [name, image] : images_to_repair()) {
+      const bool comparable = name != "zero cluster";
+      const auto content = comparable ? guest_content(make_disk(image)) : std::vector<std::byte>();
+      for (uint64_t nth = 1;; ++nth) {
+        SCOPED_TRACE(fmt::format("{}, I/O number {} fails", name, nth));
+        const auto disk = make_disk(image);
+        auto file = make_fault_node(disk);
+        FaultDriver& faults = fault_driver(*file);
+        faults.fail_nth_io(nth, EIO);
+        bool fired = false;
+        {
+          static const std::unique_ptr<DriverType> type = make_qcow2_driver_type();
+          auto node = open_format(*type, std::move(file), {.writable = true, .check = true});
+          if (node.ok()) {
+            SilentReporter silent;
+            const auto result = (*node)->co_check({.repair = RepairMode::kAll, .reporter = &silent});
+            fired = faults.fired();
+            if (fired) {
+              EXPECT_TRUE(!result.ok() || result->check_errors > 0) << "a failure was not reported";
+            }
+            (void)(*node)->co_close().ok();
+          } else {
+            fired = true;  // while opening
+          }
+        }
+        const Outcome repaired = check_disk(disk, RepairMode::kAll);
+        ASSERT_TRUE(repaired.result.ok()) << repaired.result.error().message();
+        expect_clean(check_disk(disk));
+        if (comparable) {
+          EXPECT_EQ(guest_content(disk), content);
+        }
+        if (!fired) {
+          EXPECT_GT(nth, 5u) << "the repair did no I/O, so nothing was tested";
+          break;
+        }
+      }
+    }
+  });
+}
+
+TEST(Repair, APowerLossAtAnyPointLeavesWhatARepairMends) {
+  run_in_main_loop([]() coroutine_fn {
+    static const std::unique_ptr<DriverType> type = make_qcow2_driver_type();
+    for (const auto& [name, image] : images_to_repair()) {
+      const bool comparable = name != "zero cluster";
+      const auto content = comparable ? guest_content(make_disk(image)) : std::vector<std::byte>();
+      const auto disk = make_disk(image);
+      auto file = make_fault_node(disk);
+      const FaultDriver& faults = fault_driver(*file);
+      auto node = open_format(*type, std::move(file), {.writable = true, .check = true});
+      ASSERT_TRUE(node.ok());
+      SilentReporter silent;
+      ASSERT_TRUE((*node)->co_check({.repair = RepairMode::kAll, .reporter = &silent}).ok());
+      for (size_t entries = 0; entries <= faults.log().size(); ++entries) {
+        for (uint64_t seed = 0; seed < 4; ++seed) {
+          SCOPED_TRACE(fmt::format("{}, power loss behind I/O {}, seed {}", name, entries, seed));
+          const auto after = std::make_shared<MemDisk>(faults.bytes_after_crash(entries, seed));
+          const Outcome repaired = check_disk(after, RepairMode::kAll);
+          ASSERT_TRUE(repaired.result.ok()) << repaired.result.error().message();
+          expect_clean(check_disk(after));
+          if (comparable) {
+            EXPECT_EQ(guest_content(after), content);
+          }
+        }
+      }
+      EXPECT_TRUE((*node)->co_close().ok());
+    }
+  });
+}
+
+// Each bit of all tables and of the header flips once: a finding, an error or nothing, but no crash, and a repair that
+// says it left nothing wrong is right.
+TEST(Repair, AnyFlippedBitIsSurvived) {
+  run_in_main_loop([]() coroutine_fn {
+    const ImageBytes image({.cluster_bits = 9, .snapshot = true});
+    const auto flip_and_check = [&](uint64_t byte, int bit) coroutine_fn {
+      SCOPED_TRACE(fmt::format("bit {} of byte {:#x}", bit, byte));
+      const auto disk = make_disk(image);
+      disk->bytes[byte] ^= static_cast<std::byte>(1 << bit);
+      const Outcome repaired = check_disk(disk, RepairMode::kAll);
+      if (!repaired.result.ok()) return;
+      const Outcome again = check_disk(disk);
+      ASSERT_TRUE(again.result.ok()) << again.result.error().message();
+      EXPECT_EQ(again.result->corruptions, repaired.result->corruptions);
+      EXPECT_EQ(again.result->leaks, repaired.result->leaks);
+    };
+    for (uint64_t byte = 0; byte < image.bytes.size(); ++byte) {
+      const uint64_t cluster = byte >> 9;
+      if (cluster >= ImageBytes::kData && cluster < ImageBytes::kSnapshots) continue;
+      for (int bit = 0; bit < 8; ++bit) flip_and_check(byte, bit);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace coimg::qcow2
