@@ -29,14 +29,20 @@ bool for_each_piece(std::span<const iovec> pieces, uint64_t offset, uint64_t byt
 }
 
 /// Four words that one instruction handles where the processor can; else the compiler splits it.
-using Vector [[gnu::vector_size(32), gnu::may_alias, gnu::aligned(1)]] = uint64_t;
+using Vector [[gnu::vector_size(32)]] = uint64_t;
 constexpr size_t kBlockBytes = 8 * sizeof(Vector);
 
-/// Whether `blocks` blocks of kBlockBytes are zero. Inlined into functions for different processors.
+/// Whether `blocks` blocks of kBlockBytes are zero; memory of any alignment. Inlined into functions for different
+/// processors.
 [[gnu::always_inline]] inline bool blocks_are_zero(const std::byte* memory, size_t blocks) {
   for (size_t i = 0; i < blocks; ++i, memory += kBlockBytes) {
-    const auto* v = reinterpret_cast<const Vector*>(memory);
-    const Vector any = ((v[0] | v[1]) | (v[2] | v[3])) | ((v[4] | v[5]) | (v[6] | v[7]));
+    Vector any{};
+#pragma GCC unroll 8
+    for (size_t k = 0; k < kBlockBytes; k += sizeof(Vector)) {
+      Vector words;
+      std::memcpy(&words, memory + k, sizeof(words));
+      any |= words;
+    }
     if ((any[0] | any[1]) | (any[2] | any[3])) return false;
   }
   return true;

@@ -6,8 +6,7 @@
 #include <cstring>
 
 #include "block/util/math.h"
-#include "coroutine/aio_context.h"
-#include "coroutine/coroutine.h"
+#include "tests/support/let_others_run.h"
 
 namespace coimg {
 namespace {
@@ -44,9 +43,7 @@ void MemDriver::check_iov(const IoVector& iov) const {
 }
 
 void MemDriver::maybe_yield() const {
-  if (!options_.yields) return;
-  co_wake(Coroutine::self());
-  Coroutine::yield();
+  if (options_.yields) let_others_run(1);
 }
 
 Result<void> MemDriver::grow_to(uint64_t length) {
