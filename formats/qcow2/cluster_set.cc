@@ -32,6 +32,7 @@ void ClusterSet::insert(HostCluster first, ClusterCount count) {
 }
 
 void ClusterSet::erase(HostCluster first, ClusterCount count) {
+  if (count.v == 0) return;
   const HostCluster end = first + count.v;
   size_t index = run_ending_behind(first);
   while (index < runs_.size() && runs_[index].first < end) {

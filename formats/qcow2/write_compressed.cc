@@ -100,11 +100,7 @@ Result<void> Qcow2::compress(CompressedRequest& request, const IoVector& iov) {
     request.pieces[i].plain = copy.span();
   }
 
-  CompressionType type{};
-  {
-    CoReadGuard guard(lock_);
-    type = header_.compression_type;
-  }
+  const CompressionType type = compression_type_;
   auto compress_some = [&request, type](size_t from, size_t to) -> Result<void> {
     for (size_t i = from; i < to; ++i) {
       CompressedRequest::Piece& piece = request.pieces[i];
