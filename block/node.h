@@ -106,6 +106,7 @@ class BlockNode {
   Result<void> read_block(uint64_t offset, std::span<std::byte> block) coroutine_fn;
   Result<void> write_bytes(uint64_t offset, const IoVector& iov, PlacementOrder::Ticket* placement) coroutine_fn;
   Result<void> write_padded(uint64_t offset, const IoVector& iov, PlacementOrder::Ticket* placement) coroutine_fn;
+  Result<void> trim_to(uint64_t end) coroutine_fn;
   Result<void> write_aligned(uint64_t offset, const IoVector& iov, PlacementOrder::Ticket* placement) coroutine_fn;
   Result<void> zero_piece(uint64_t offset, uint64_t bytes, const ZeroOptions& options) coroutine_fn;
   Result<void> write_zero_buffers(uint64_t offset, uint64_t bytes) coroutine_fn;

@@ -181,13 +181,26 @@ Result<void> BlockNode::write_bytes(uint64_t offset, const IoVector& iov, Placem
     start = 0;
     end = std::max(end, kSectorSize);
   }
+  const bool overshoots = padding.tail > 0 && end > exact_length();
+  if (overshoots) end = UINT64_MAX;  // nobody else moves the end of the file meanwhile
   const bool exclusive = is_protected || !padding.empty();
   const TrackedRequest request(tracker_, start, end - start, exclusive ? RangeMode::kExclusive : RangeMode::kShared);
   if (is_protected) COIMG_TRY(check_format_change(offset, iov.size(), &iov));
 
+  const uint64_t length_before = exact_length();
   auto written = padding.empty() ? write_aligned(offset, iov, placement) : write_padded(offset, iov, placement);
+  if (written.ok() && overshoots) written = trim_to(std::max(length_before, offset + iov.size()));
   ++write_generation_;  // behind the driver's call: a flush that began before does not count for this write
   return written;
+}
+
+/// Takes back what filling up the last block has added to a file: else a raw image would become longer by being written
+/// to. Locks: the caller holds the end of the file exclusively.
+Result<void> BlockNode::trim_to(uint64_t end) {
+  if (exact_length() <= end) return {};
+  auto trimmed = driver_->truncate(end, Preallocation::kOff);
+  if (!trimmed.ok() && trimmed.error().errnum() == ENOTSUP) return {};
+  return trimmed;
 }
 
 /// Writes whole blocks, filled up with what is stored. Locks: the caller holds the blocks exclusively.

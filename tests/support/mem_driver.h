@@ -29,7 +29,7 @@ struct MemDisk {
 
 /// How a MemDriver behaves.
 struct MemOptions {
-  BlockLimits limits;                      ///< requests that break them fail the test
+  BlockLimits limits = {};                 ///< requests that break them fail the test
   bool supports_zeroes = true;             ///< false: pwrite_zeroes is ENOTSUP, so that the fallback runs
   bool yields = false;                     ///< each request lets other coroutines run before and after it copies
   uint64_t max_bytes = uint64_t{1} << 30;  ///< growing beyond is ENOSPC
