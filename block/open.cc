@@ -91,7 +91,8 @@ Result<OpenedLayer> open_child(OpenContext& context, Options options, OpenFlags 
   const DriverType* type = COIMG_TRY(find_driver(context.registry, driver.value_or("file")));
   if (type->kind() == DriverKind::kProtocol) {
     COIMG_TRY(take_common_options(options, flags));
-    return open_protocol_node({type, options.take_text("filename").value_or("")}, std::move(options), flags);
+    const ProtocolTarget target{type, options.take_text("filename").value_or("")};
+    return open_protocol_node(target, std::move(options), flags);
   }
   if (context.nesting >= kMaxNesting) return Error(ELOOP, "Image formats are nested too deep");
   // A chain of its own, which may not meet the files above either.
