@@ -1,0 +1,167 @@
+// The power goes at every point of a random run. Whatever of the unflushed writes has reached the disk, the image must
+// open and be free of corruptions, and each byte must be what the last flush left or what was written since.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+#include "block/util/math.h"
+#include "coroutine/main_loop.h"
+#include "tests/formats/qcow2/image_fixture.h"
+
+namespace coimg::qcow2 {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+/// The guest's view after one operation.
+struct Version {
+  Bytes content;
+  size_t log_end = 0;  ///< entries of the file's log when the operation had returned
+  bool flush = false;
+};
+
+class CrashRun {
+ public:
+  CrashRun(const ImageKind& kind, uint64_t seed) coroutine_fn : kind_(kind), random_(seed) {
+    const uint64_t size = kind.cluster_size * 24;
+    if (kind.backing) backing_ = pattern(size - size / 4, seed);
+    content_ = backing_;
+    content_.resize(size);
+    OpenFlags flags{.writable = true};
+    flags.discard_unmap = random_() % 2;
+    image_ = open_image(make_fault_node(create_image(kind, size)), backing_, flags);
+    record(true);
+  }
+
+  void step() coroutine_fn {
+    const uint64_t offset = pick(content_.size());
+    const uint64_t bytes = 1 + pick(std::min(content_.size() - offset, kind_.cluster_size * 4));
+    const uint64_t cluster = align_down(offset, kind_.cluster_size);
+    const uint64_t clusters_end = std::min<uint64_t>(align_up(offset + bytes, kind_.cluster_size), content_.size());
+    switch (pick(12)) {
+      case 0 ... 3:
+        write(offset, bytes);
+        break;
+      case 4 ... 5: {
+        Bytes data = some_data(clusters_end - cluster);
+        if (image_->co_pwrite_compressed(cluster, IoVector(std::span<std::byte>(data))).ok()) change(cluster, data);
+        break;
+      }
+      case 6 ... 7: {
+        ZeroOptions options;
+        options.may_unmap = pick(2);
+        ASSERT_TRUE(image_->co_pwrite_zeroes(offset, bytes, options).ok());
+        change(offset, Bytes(bytes));
+        break;
+      }
+      case 8:
+        ASSERT_TRUE(image_->co_pdiscard(cluster, clusters_end - cluster).ok());
+        if (!(kind_.version2 && kind_.backing)) change(cluster, Bytes(clusters_end - cluster));
+        break;
+      case 9:
+        if (pick(2)) {
+          const uint64_t size = align_up(kind_.cluster_size / 2 * (1 + pick(60)), kSectorSize);
+          ASSERT_TRUE(image_->co_truncate(size).ok());
+          content_.resize(size);
+        }
+        break;
+      default:
+        ASSERT_TRUE(image_->co_flush().ok());
+        return record(true);
+    }
+    record(false);
+  }
+
+  /// Cuts the power behind `entries` entries of the log.
+  void crash_at(size_t entries, uint64_t seed) coroutine_fn {
+    auto disk = std::make_shared<MemDisk>(fault_driver(*image_->file()).bytes_after_crash(entries, seed));
+    const auto after = open_image(make_mem_node(std::move(disk)), backing_);
+    ASSERT_NE(after, nullptr);
+    expect_sound(*after, /*leaks_allowed=*/true);
+    expect_allowed(read_all(*after), entries);
+    ASSERT_TRUE(after->co_close().ok());
+  }
+
+  size_t log_entries() { return fault_driver(*image_->file()).log().size(); }
+  bool usable() const { return image_ != nullptr; }
+  void close() coroutine_fn { EXPECT_TRUE(image_->co_close().ok()); }
+
+ private:
+  uint64_t pick(uint64_t limit) { return random_() % limit; }
+
+  Bytes some_data(uint64_t bytes) {
+    Bytes data(bytes);
+    const bool compressible = pick(3);
+    for (std::byte& byte : data) byte = std::byte(compressible ? 'a' + random_() % 3 : random_());
+    return data;
+  }
+  void write(uint64_t offset, uint64_t bytes) coroutine_fn {
+    const Bytes data = some_data(bytes);
+    ASSERT_TRUE(image_->co_pwrite(offset, data).ok());
+    change(offset, data);
+  }
+  void change(uint64_t offset, const Bytes& data) {
+    std::ranges::copy(data, content_.begin() + static_cast<ptrdiff_t>(offset));
+  }
+  void record(bool flush) { versions_.push_back({content_, log_entries(), flush}); }
+
+  /// `seen` is made of the versions from the last flush that was complete to the operation that was under way.
+  void expect_allowed(const Bytes& seen, size_t entries) const {
+    size_t last = 0;
+    while (last + 1 < versions_.size() && versions_[last].log_end < entries) ++last;
+    // An operation that had returned without writing anything may have done so before or after the cut.
+    while (last + 1 < versions_.size() && versions_[last + 1].log_end <= entries) ++last;
+    size_t first = last;
+    while (!(versions_[first].flush && versions_[first].log_end <= entries)) --first;
+
+    size_t length = seen.size();
+    for (size_t i = first; i <= last; ++i) length = std::min(length, versions_[i].content.size());
+    for (size_t at = 0; at < length; ++at) {
+      bool allowed = false;
+      for (size_t i = first; i <= last && !allowed; ++i) allowed = versions_[i].content[at] == seen[at];
+      ASSERT_TRUE(allowed) << "byte " << at << " is neither what was flushed nor what was written since";
+    }
+  }
+
+  const ImageKind kind_;
+  std::mt19937_64 random_;
+  Bytes backing_, content_;
+  std::vector<Version> versions_;
+  std::unique_ptr<BlockNode> image_;
+};
+
+class Crash : public testing::TestWithParam<ImageKind> {};
+
+TEST_P(Crash, LeavesASoundImageWithAllThatWasFlushed) {
+  const char* given = std::getenv("COIMG_TEST_SEED");
+  const uint64_t seed = given ? std::strtoull(given, nullptr, 0) : std::random_device()();
+  SCOPED_TRACE(testing::Message() << "COIMG_TEST_SEED=" << seed);
+  run_in_main_loop([&]() coroutine_fn {
+    CrashRun run(GetParam(), seed);
+    ASSERT_TRUE(run.usable());
+    for (int step = 0; step < 60 && !HasFailure(); ++step) run.step();
+    const size_t entries = run.log_entries();
+    const size_t distance = 1 + entries / 150;
+    for (size_t cut = 0; cut <= entries && !HasFailure(); cut += distance) {
+      for (uint64_t choice = 0; choice < 4 && !HasFailure(); ++choice) {
+        SCOPED_TRACE(testing::Message() << "power lost behind I/O " << cut << " of " << entries << ", choice "
+                                        << choice);
+        run.crash_at(cut, choice == 0 ? 0 : seed + cut * 4 + choice);
+      }
+    }
+    run.close();
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, Crash,
+                         testing::Values(ImageKind{.cluster_size = 512},
+                                         ImageKind{.cluster_size = 512, .refcount_bits = 64},
+                                         ImageKind{.cluster_size = 512, .refcount_bits = 1, .backing = true},
+                                         ImageKind{.cluster_size = 1024, .version2 = true},
+                                         ImageKind{.cluster_size = 1024, .version2 = true, .backing = true},
+                                         ImageKind{.cluster_size = 4096},
+                                         ImageKind{.cluster_size = 4096, .refcount_bits = 2, .backing = true}));
+
+}  // namespace
+}  // namespace coimg::qcow2
