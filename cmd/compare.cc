@@ -109,7 +109,7 @@ int CompareCommand::compare(CommandContext& context, BlockNode& first, BlockNode
         Comparison(second_is_longer ? second : first, nullptr, options).run(common, total);
     if (in_tail.kind != ComparisonFinding::Kind::kNone) return report(context, in_tail, second_is_longer ? 1 : 0);
   }
-  progress.finish();
+  if (total != 0) progress.finish();
   say(context, "Images are identical.");
   return kSame;
 }

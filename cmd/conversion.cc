@@ -162,7 +162,10 @@ Result<void> Conversion::check_not_a_source() const {
 Result<void> Conversion::create_target() {
   const DriverType& format = *target_type_.format;
   bool created_file = false;
-  Result<void> created = create_image(context_.registry, format, request_.target, *create_options_, &created_file);
+  Result<void> created = check_backing_format(context_.registry, *create_options_);
+  if (created.ok()) {
+    created = create_image(context_.registry, format, request_.target, *create_options_, &created_file);
+  }
   owns_target_ = created.ok() || created_file;
   if (created.ok()) return {};
   return explain_create_error(std::move(created).error(), target_type_)

@@ -67,7 +67,12 @@ Result<void> CreateCommand::prepare(const CommandContext& context, std::vector<s
   if (!operands.empty()) filename_ = operands[0];
   if (option_list_.asks_for_help()) return {};
   if (operands.empty()) return context.program.usage_error("Expecting image file name");
-  if (operands.size() > 1) size_ = COIMG_TRY(parse_operand_size(operands[1], "image size"));
+  if (operands.size() > 1) {
+    size_ = COIMG_TRY(parse_operand_size(operands[1], "image size"));
+    if (is_hex_with_suffix(operands[1])) {
+      context.console.warning("Using a multiplier suffix on hex numbers is deprecated: " + operands[1]);
+    }
+  }
   if (operands.size() > 2) return context.program.usage_error(fmt::format("Unexpected argument: {}", operands[2]));
   return {};
 }
@@ -96,6 +101,7 @@ Result<void> CreateCommand::create(CommandContext& context) {
 
   if (!quiet_)
     context.console.out(fmt::format("Formatting '{}', fmt={} {}\n", *filename_, format_, options.describe()));
+  COIMG_TRY(check_backing_format(context.registry, options));
   bool created_file = false;
   Result<void> result = create_image(context.registry, *type.format, *filename_, options, &created_file);
   if (result.ok()) return {};

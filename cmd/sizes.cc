@@ -21,6 +21,14 @@ Result<uint64_t> parse_operand_size(std::string_view text, std::string_view what
                                    what));
 }
 
+bool is_hex_with_suffix(std::string_view text) {
+  const size_t start = text.find_first_not_of(" \t+");
+  if (start == std::string_view::npos) return false;
+  text.remove_prefix(start);
+  const bool hex = text.starts_with("0x") || text.starts_with("0X");
+  return hex && std::isxdigit(static_cast<unsigned char>(text.back())) == 0;
+}
+
 std::optional<int64_t> parse_count(const std::string& text) {
   if (text.empty()) return std::nullopt;
   char* end = nullptr;

@@ -52,6 +52,18 @@ CreateOptions target_create_options(const TargetType& type) {
   return CreateOptions(std::move(specs));
 }
 
+Result<void> check_backing_format(const DriverRegistry& registry, const CreateOptions& options) {
+  const std::optional<std::string> format = options.text("backing_fmt");
+  if (!format.has_value()) return {};
+  if (!options.text("backing_file").has_value()) {
+    return Error(EINVAL, "Backing format cannot be used without backing file");
+  }
+  if (registry.find(*format) == nullptr) {
+    return Error(EINVAL, fmt::format("Parameter 'backing-fmt' does not accept value '{}'", *format));
+  }
+  return {};
+}
+
 Result<int> print_create_option_help(const CommandContext& context, const std::string& format,
                                      const std::optional<std::string>& filename) {
   if (filename.has_value()) {

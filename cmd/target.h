@@ -25,6 +25,10 @@ Result<TargetType> find_target_type(const DriverRegistry& registry, const std::s
 /// The options of the format, then those of the protocol that the format does not have itself.
 CreateOptions target_create_options(const TargetType& type);
 
+/// Checks what the formats leave to those who know all drivers. Errors: a backing format that is not known, or one
+/// without a backing file.
+Result<void> check_backing_format(const DriverRegistry& registry, const CreateOptions& options);
+
 /// Prints what "-o help" asks for: with a file name the options of its protocol too. Returns the exit code.
 Result<int> print_create_option_help(const CommandContext& context, const std::string& format,
                                      const std::optional<std::string>& filename);

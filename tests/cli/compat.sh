@@ -1,0 +1,97 @@
+#!/bin/bash
+# Runs command lines with the qemu-img that is installed and with coimg under that name, in equal fresh directories, and
+# compares what they print and their exit codes: compat.sh COIMG [GROUP...]
+#
+# The table is in compat_table.sh, as calls of
+#     group NAME            the files to start with: what setup_NAME makes
+#     same 'COMMAND'        everything has to be equal
+#     differs WHAT 'WHY' 'COMMAND'
+#                           a known difference in WHAT: a comma-separated list of stdout, stderr and exit. The rest has to
+#                           be equal; and so that the list does not outlive its reasons, there has to be a difference
+set -u
+
+here=$(cd "$(dirname "$0")" && pwd)
+coimg=$(realpath "${1:?usage: compat.sh COIMG [GROUP...]}")
+shift
+wanted=" $* "
+peer=$(command -v qemu-img) || { echo "SKIP: there is no qemu-img to compare with"; exit 77; }
+case $(qemu-img --version) in
+  "qemu-img version 7.2."*) ;;
+  *) echo "SKIP: the expectations are those of qemu-img 7.2"; exit 77 ;;
+esac
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+mkdir "$scratch/ours" "$scratch/theirs"
+ln -s "$coimg" "$scratch/ours/qemu-img"
+ln -s "$peer" "$scratch/theirs/qemu-img"
+unset POSIXLY_CORRECT COIMG_LOG
+export LC_ALL=C TZ=UTC
+
+equal=0 different=0 allowed=0 current=
+
+# Makes the files of a group once; every command starts with a copy.
+group() {
+  current=$1
+  rm -rf "$scratch/template"
+  mkdir "$scratch/template"
+  (cd "$scratch/template" && "setup_$1") >"$scratch/setup.log" 2>&1 ||
+    { echo "setting up group $1 failed:"; cat "$scratch/setup.log"; exit 1; }
+}
+
+selected() { [ "$wanted" = "  " ] || [[ $wanted == *" $current "* ]]; }
+
+# Runs command $2 with the programs in $1 ("ours" or "theirs").
+run_side() {
+  rm -rf "$scratch/work"
+  cp -a --sparse=auto "$scratch/template" "$scratch/work"
+  (cd "$scratch/work" && PATH="$scratch/$1:$PATH" exec timeout 30 bash -c "$2") \
+    >"$scratch/$1.stdout" 2>"$scratch/$1.stderr" </dev/null
+  echo $? >"$scratch/$1.exit"
+}
+
+# Runs both sides; leaves in `differing` what is not equal.
+run_both() {
+  run_side theirs "$1"
+  run_side ours "$1"
+  differing=
+  for what in stdout stderr exit; do
+    cmp -s "$scratch/theirs.$what" "$scratch/ours.$what" || differing="$differing $what"
+  done
+}
+
+report() {
+  different=$((different + 1))
+  printf 'DIFFERENT [%s] %s\n' "$current" "$1"
+  for what in $differing; do
+    diff -u --label "qemu-img $what" "$scratch/theirs.$what" --label "coimg $what" "$scratch/ours.$what"
+  done
+}
+
+same() {
+  selected || return 0
+  run_both "$1"
+  if [ -z "$differing" ]; then equal=$((equal + 1)); else report "$1"; fi
+}
+
+differs() {
+  selected || return 0
+  run_both "$3"
+  if [ -z "$differing" ]; then
+    different=$((different + 1))
+    printf 'EQUAL NOW [%s] %s\n    the reason was: %s\n' "$current" "$3" "$2"
+    return
+  fi
+  for what in $differing; do
+    if [[ ,$1, != *",$what,"* ]]; then
+      report "$3"
+      return
+    fi
+  done
+  allowed=$((allowed + 1))
+}
+
+# shellcheck source=tests/cli/compat_table.sh
+. "$here/compat_table.sh"
+echo "$equal equal, $different different, $allowed known differences"
+[ "$different" -eq 0 ]

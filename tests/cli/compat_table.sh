@@ -1,0 +1,460 @@
+# The command lines that compat.sh runs with both programs.
+# shellcheck shell=bash
+
+setup_empty() { :; }
+
+group empty
+same 'qemu-img'
+same 'qemu-img frobnicate'
+same 'qemu-img -x'
+same 'qemu-img --foo'
+same 'qemu-img --help=x'
+same 'qemu-img --trace'
+same 'qemu-img -T x'
+same 'qemu-img -T x info'
+same 'qemu-img -- info'
+same 'qemu-img info'
+same 'qemu-img info a b'
+same 'qemu-img info -f'
+same 'qemu-img info --bogus x'
+same 'qemu-img info --output=xml x'
+same 'qemu-img info --output=xml'
+same 'qemu-img compare x'
+same 'qemu-img compare a b c'
+same 'qemu-img create'
+same 'qemu-img create x 1M y'
+same 'qemu-img convert x'
+same 'qemu-img convert'
+same 'qemu-img check -r some x'
+same 'qemu-img check -r'
+same 'qemu-img check --output=foo -r bar x'
+same 'qemu-img check --output=foo'
+same 'qemu-img check -T bad'
+same 'qemu-img map --output=x'
+same 'qemu-img map --output=x a'
+same 'qemu-img map x y'
+same 'qemu-img map --start-offset=8E a'
+same 'qemu-img convert -T fast'
+same 'qemu-img convert -m 0 x y'
+same 'qemu-img convert -m abc x y'
+same 'qemu-img convert -m 17 x y'
+same 'qemu-img convert -r x'
+same 'qemu-img convert -r 1000000000000000000000 a b'
+same 'qemu-img convert -S 32M a b'
+same 'qemu-img convert -S 8E a b'
+same 'qemu-img convert -O'
+same 'qemu-img convert -l snapshot.foo=1'
+same 'qemu-img convert -l ""'
+same 'qemu-img convert --target-is-zero'
+same 'qemu-img convert -n -o help x'
+same 'qemu-img convert -n -o size=1'
+same 'qemu-img convert --salvage -C a'
+same 'qemu-img convert -o ""'
+same 'qemu-img create -o "" x 1M'
+same 'qemu-img create -o size=1M, x'
+same 'qemu-img create -o ,size=1M x'
+same 'qemu-img create x -- -1M'
+same 'qemu-img create x -- 1M'
+same 'qemu-img info --backing-chain=3 a'
+same 'qemu-img info --o=json a'
+same 'qemu-img info -f raw -h --bogus | grep -c "^  info "'
+same 'qemu-img info --bogus -h'
+same 'qemu-img --help | grep -o "^  [a-z]* " | grep -E " (check|compare|convert|create|info|map) "'
+same 'qemu-img --help | grep -c "^Supported formats: "'
+same 'qemu-img --help | grep -E "^  (check|compare|convert|create|info|map) "'
+same 'qemu-img --version | grep -o "^qemu-img version 7[.]2[.]"'
+same 'POSIXLY_CORRECT=1 qemu-img create x 1M -f qcow2'
+same 'exec -a some/where/qemu-img.real qemu-img info'
+differs stderr 'the message names the word with the bad letter' 'qemu-img info -Xf raw a'
+differs stderr 'the message names the word with the bad letter' 'qemu-img create x -1M'
+differs exit 'failed writes to standard output are errors' 'qemu-img --version >/dev/full 2>/dev/null'
+
+setup_open() {
+  qemu-img create -q a.raw 1M
+  qemu-img create -q -f qcow2 a.qcow2 1M
+  qemu-img create -q -f qcow2 -u -b nofile -F raw gone.qcow2 1M
+  cp a.qcow2 v9.qcow2 && printf '\0\0\0\011' | dd of=v9.qcow2 bs=1 seek=4 conv=notrunc
+  cp a.qcow2 feat.qcow2 && printf '\020' | dd of=feat.qcow2 bs=1 seek=72 conv=notrunc
+  cp a.qcow2 bits.qcow2 && printf '\0\0\0\0' | dd of=bits.qcow2 bs=1 seek=20 conv=notrunc
+  cp a.qcow2 cor.qcow2 && printf '\002' | dd of=cor.qcow2 bs=1 seek=79 conv=notrunc
+  qemu-img create -q -f qcow2 -u -b loop.qcow2 -F qcow2 loop.qcow2 1M
+  printf 12345 >odd
+  mkdir d
+  qemu-img create -q -f qcow2 -b ../a.qcow2 -F qcow2 d/o.qcow2
+  ln -s d/o.qcow2 link.qcow2
+  printf '\377\376"\\x' >'é"x'
+}
+
+group open
+same 'qemu-img info nofile'
+same 'qemu-img check nofile'
+same 'qemu-img compare nofile a.raw'
+same 'qemu-img compare a.raw nofile'
+same 'qemu-img info -f bogus a.raw'
+same 'qemu-img info -f qcow2 a.raw'
+same "qemu-img info ''"
+same 'qemu-img info d'
+same 'qemu-img info d:x'
+same 'qemu-img info v9.qcow2'
+same 'qemu-img info bits.qcow2'
+same 'qemu-img info feat.qcow2'
+same 'qemu-img check -r all cor.qcow2'
+same 'qemu-img check cor.qcow2'
+same 'qemu-img info cor.qcow2'
+same 'qemu-img map gone.qcow2'
+same 'qemu-img check gone.qcow2'
+same 'qemu-img info gone.qcow2'
+same 'qemu-img info --output=json gone.qcow2'
+same 'qemu-img info --backing-chain gone.qcow2'
+same 'qemu-img info --image-opts a.qcow2'
+same 'qemu-img info --image-opts -f qcow2 file.filename=a.qcow2'
+same 'qemu-img info --image-opts filename=a.qcow2'
+same 'qemu-img info --image-opts driver=qcow2'
+same 'qemu-img info --image-opts driver=qcow2,file.filename=a.qcow2,bogus=1'
+same 'qemu-img info --image-opts driver=nosuch,file.filename=a.qcow2'
+same 'qemu-img info --image-opts driver=qcow2,file.filename=a.qcow2'
+same 'qemu-img info json:{}'
+same "qemu-img info 'json:{oops'"
+same "qemu-img info 'json:[1]'"
+same "qemu-img info 'json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"a.qcow2\"}}'"
+same "qemu-img info 'json:{\"driver\":\"raw\",\"offset\":65536,\"size\":512,\"file\":{\"driver\":\"file\",\"filename\":\"a.raw\"}}'"
+same 'qemu-img info --image-opts driver=raw,offset=65536,size=512,file.filename=a.raw'
+same 'qemu-img check -U -r all a.qcow2'
+same 'qemu-img info -U --image-opts driver=raw,file.filename=a.raw,force-share=off'
+same 'qemu-img check -T fast a.qcow2'
+same 'qemu-img info a.raw'
+same 'qemu-img info --output=json a.raw'
+same 'qemu-img info file:a.raw'
+same 'qemu-img info a.qcow2'
+same 'qemu-img info -U --output=json a.qcow2'
+same 'qemu-img info --out=json a.qcow2'
+same 'qemu-img info a.qcow2 --output json -f qcow2'
+same 'qemu-img info -fqcow2 a.qcow2'
+same 'qemu-img info -f=qcow2 a.qcow2'
+same 'qemu-img info odd'
+same "qemu-img info 'é\"x'"
+same "qemu-img info --output=json 'é\"x'"
+same 'qemu-img info d/o.qcow2'
+same 'qemu-img info --output=json d/o.qcow2'
+same 'qemu-img info --backing-chain d/o.qcow2'
+same 'qemu-img info --backing-chain --output=json d/o.qcow2'
+same 'qemu-img info link.qcow2'
+same 'qemu-img map link.qcow2'
+same 'qemu-img info loop.qcow2'
+same 'qemu-img info --backing-chain loop.qcow2'
+same 'qemu-img info --backing-chain --output=json loop.qcow2'
+same 'qemu-img check a.raw'
+same 'qemu-img check -f raw a.raw'
+same 'qemu-img check -q a.raw'
+same 'qemu-img check --output=json a.raw'
+same 'qemu-img check -r all a.raw'
+same 'qemu-img check --image-opts -f raw x'
+same 'qemu-img check --image-opts -f raw'
+same 'qemu-img check a.qcow2'
+same 'qemu-img check --output=json a.qcow2'
+same 'qemu-img check -q --output=json a.qcow2'
+same 'qemu-img check d/o.qcow2'
+same 'qemu-img map --object secret a.qcow2'
+same 'qemu-img map --object secret,id=s a.qcow2'
+same 'qemu-img map --object secret,id=s,data=x a.qcow2'
+same 'qemu-img map --object secret,id=s,data=x,foo=1 a.qcow2'
+same 'qemu-img map --object secret,id=s,file=nofile a.qcow2'
+same 'qemu-img map --object secret,id=s,data=x --object secret,id=s,data=y a.qcow2'
+same 'qemu-img map --object nonsense a.qcow2'
+same 'qemu-img compare --object nonsense a.raw a.raw'
+same 'qemu-img compare -T fast a.raw a.raw'
+same 'qemu-img compare -T bad a'
+same 'qemu-img compare --image-opts -f raw a b'
+same 'qemu-img compare --image-opts -F raw a b'
+same 'qemu-img compare --image-opts -f raw a'
+same 'qemu-img map --start-offset=x a.qcow2'
+same 'qemu-img map --max-length=-1 a.qcow2'
+
+setup_create() {
+  qemu-img create -q -f qcow2 b.qcow2 1M
+  qemu-img create -q b.raw 1M
+  qemu-img create -q -f qcow2 -u -b gone -F raw mid.qcow2 1M
+  cp b.qcow2 b,ase.qcow2
+  mkdir d
+}
+
+group create
+same 'qemu-img create x'
+same 'qemu-img create -q x'
+same 'qemu-img create x 1x'
+same 'qemu-img create x 1MB'
+same 'qemu-img create x 8E'
+same 'qemu-img create x 16E'
+same 'qemu-img create x 0x2k'
+same 'qemu-img create x 1.5K && stat -c %s x'
+same 'qemu-img create x 513 && stat -c %s x'
+same 'qemu-img create -q x 513 && stat -c %s x'
+same 'qemu-img create -f bogus x 1M'
+same 'qemu-img create -f bogus x 1x'
+same 'qemu-img create -f qcow2 foo:bar 1M'
+same 'qemu-img create -f qcow2 -o cluster_size=abc foo:x 1M'
+same 'qemu-img create -f qcow2 json:{} 1M'
+same 'qemu-img create nodir/x 1M'
+differs stderr 'the empty name is refused in the words of all commands' "qemu-img create '' 1M"
+same 'qemu-img create d 1M'
+same 'qemu-img create x 7E'
+same 'qemu-img create -f qcow2 x 64P'
+same 'qemu-img create -f qcow2 -o size=1M x 1M'
+same 'qemu-img create -o size=1M -o size=2M x'
+same 'qemu-img create -o size=1M,bogus x'
+same 'qemu-img create -o size=1M,,x x'
+same 'qemu-img create -o size=16E x'
+same 'qemu-img create -f qcow2 -o bogus=1 x 1M'
+same 'qemu-img create -f qcow2 -o cluster_size=abc x 1M'
+same 'qemu-img create -f qcow2 -o cluster_size=256 x 1M'
+same 'qemu-img create -f qcow2 -o cluster_size=3k x 1M'
+same 'qemu-img create -f qcow2 -o lazy_refcounts=maybe x 1M'
+same 'qemu-img create -f qcow2 -o refcount_bits=x x 1M'
+same 'qemu-img create -f qcow2 -o refcount_bits=3 x 1M'
+same 'qemu-img create -f qcow2 -o refcount_bits=8,compat=0.10 x 1M'
+same 'qemu-img create -f qcow2 -o lazy_refcounts=on,compat=0.10 x 1M'
+same 'qemu-img create -f qcow2 -o extended_l2=on,cluster_size=8k x 1M'
+same 'qemu-img create -f qcow2 -o compression_type=lz4 x 1M'
+same 'qemu-img create -f qcow2 -o compat=0.9 x 1M'
+same 'qemu-img create -f qcow2 -o data_file_raw=on x 1M'
+same 'qemu-img create -f qcow2 -o preallocation=bogus x 1M'
+same 'qemu-img create -f raw -o preallocation=metadata x 1M'
+same 'qemu-img create -f raw -o preallocation=lots x 1M'
+same 'qemu-img create -f raw -o preallocation=full x 1M && stat -c %b x'
+same 'qemu-img create -f raw -o preallocation=falloc x 1M && stat -c %b x'
+same 'qemu-img create -f qcow2 -b nofile -F qcow2 x'
+same 'qemu-img create -f qcow2 -b b.raw -F qcow2 x'
+same 'qemu-img create -f qcow2 -b b.qcow2 -F bogus x'
+same 'qemu-img create -f qcow2 -u -b nofile -F qcow2 x'
+same 'qemu-img create -f qcow2 -u -b nofile x 1M'
+same 'qemu-img create -f qcow2 -u -b nofile -F qcow2 x 1M'
+same 'qemu-img create -f qcow2 -u -b nofile -F bogus x 1M'
+same "qemu-img create -f qcow2 -b '' x 1M"
+same "qemu-img create -f qcow2 -b '' -F raw x 1M"
+same 'qemu-img create -f qcow2 -o backing_file= x 1M'
+same 'qemu-img create -f qcow2 -b x -F qcow2 x'
+same 'qemu-img create -f raw -b b.raw -F raw x'
+same 'qemu-img create -F raw x 1M'
+same 'qemu-img create -f qcow2 -F qcow2 x 1M'
+same 'qemu-img create -f qcow2 -b mid.qcow2 -F qcow2 x'
+same 'qemu-img create -f qcow2 -b json:{} -F raw x 1M'
+same 'qemu-img create -f qcow2 -b foo:x -F raw x 1M'
+same 'qemu-img create -f qcow2 -b b.qcow2 -F qcow2 -o preallocation=full x'
+same 'qemu-img create -f qcow2 -b b.qcow2 -F qcow2 -o data_file=z,data_file_raw=on x'
+same 'qemu-img create -f qcow2 -b b.qcow2 -F qcow2 x && qemu-img info x | grep -v disk.size'
+same 'qemu-img create -f qcow2 -b b.qcow2 -F qcow2 x 5M'
+same 'qemu-img create -f qcow2 -b b.qcow2 -F qcow2 -o cluster_size=4k,lazy_refcounts x'
+same 'qemu-img create -f qcow2 -b b.raw -F raw -o backing_file=zz,backing_fmt=qq x'
+same 'qemu-img create -f qcow2 -b b.qcow2 -F qcow2 d/x'
+same 'qemu-img create -f qcow2 -b ../b.qcow2 -F qcow2 d/x'
+same 'qemu-img create -f qcow2 -o "backing_file=b,,ase.qcow2,backing_fmt=qcow2" x'
+same 'qemu-img create -f qcow2 -o "backing_file=b,ase.qcow2,backing_fmt=qcow2" x'
+same 'qemu-img create -f qcow2 -b b,ase.qcow2 -F qcow2 x'
+same 'qemu-img create -f qcow2 x 1M && qemu-img check x'
+same 'qemu-img create -f qcow2 -o nolazy_refcounts,compat=v2 x 1M && qemu-img info x | grep -v disk.size'
+same 'qemu-img create -f raw -o help'
+same 'qemu-img create -f raw -o help x.raw'
+same 'qemu-img create -f qcow2 -o "?"'
+same 'qemu-img create -f qcow2 -o size=1M -o help,x y'
+same 'qemu-img create -f bogus -o help'
+same 'qemu-img create -f bogus -o help x'
+same 'qemu-img create -f raw -o help foo:bar'
+same 'qemu-img create --object secret,id=s,data=x x 1M'
+same 'qemu-img create --object bogus,id=s x 1M'
+same "qemu-img create --object '' x 1M"
+differs stderr 'the hint ends with a newline' 'qemu-img create -f qcow2 -b b.qcow2 x'
+differs stderr 'the hint ends with a newline' 'qemu-img create -f qcow2 -b b.raw x 5M'
+differs stdout,stderr 'sizes that no file can have are refused at once' 'qemu-img create -o size=8E x'
+differs stdout,stderr,exit 'an image must not become its own backing file' 'qemu-img create -f qcow2 -b ./b.qcow2 -F qcow2 b.qcow2'
+
+setup_compare() {
+  qemu-img create -q a.raw 1M
+  printf x | dd of=a.raw bs=1 seek=1000 conv=notrunc
+  qemu-img convert -O qcow2 a.raw a.qcow2
+  qemu-img convert -c -O qcow2 a.raw c.qcow2
+  cp a.raw b.raw && printf x | dd of=b.raw bs=1 seek=70000 conv=notrunc
+  cp a.raw big.raw && truncate -s 2M big.raw
+  cp big.raw tail.raw && printf x | dd of=tail.raw bs=1 seek=1500000 conv=notrunc
+  truncate -s 1M hole.raw
+  qemu-img create -q -f qcow2 empty.qcow2 1M
+  qemu-img create -q -f qcow2 -b empty.qcow2 -F qcow2 over.qcow2
+  truncate -s 0 nothing.raw
+}
+
+group compare
+same 'qemu-img compare a.raw a.qcow2'
+same 'qemu-img compare a.raw a.raw'
+same 'qemu-img compare a.raw b.raw'
+same 'qemu-img compare b.raw a.raw'
+same 'qemu-img compare a.qcow2 b.raw'
+same 'qemu-img compare c.qcow2 b.raw'
+same 'qemu-img compare c.qcow2 a.qcow2'
+same 'qemu-img compare a.raw big.raw'
+same 'qemu-img compare big.raw a.raw'
+same 'qemu-img compare a.raw tail.raw'
+same 'qemu-img compare tail.raw a.qcow2'
+same 'qemu-img compare hole.raw a.raw'
+same 'qemu-img compare empty.qcow2 hole.raw'
+same 'qemu-img compare -s a.raw big.raw'
+same 'qemu-img compare -s a.raw a.qcow2'
+same 'qemu-img compare -s a.qcow2 a.qcow2'
+same 'qemu-img compare -s a.qcow2 c.qcow2'
+same 'qemu-img compare -s a.raw hole.raw'
+same 'qemu-img compare -s empty.qcow2 over.qcow2'
+same 'qemu-img compare -s empty.qcow2 hole.raw'
+same 'qemu-img compare -q a.raw b.raw'
+same 'qemu-img compare -q -s a.raw b.raw'
+same 'qemu-img compare -q a.raw big.raw'
+same 'qemu-img compare -p -q a.raw a.qcow2'
+same 'qemu-img compare -p nothing.raw nothing.raw'
+same 'qemu-img compare nothing.raw hole.raw'
+same 'qemu-img compare nothing.raw a.raw'
+same 'qemu-img compare -f qcow2 a.raw a.raw'
+same 'qemu-img compare -f raw -F qcow2 a.raw a.qcow2'
+same 'qemu-img compare -f raw -F raw a.raw a.qcow2'
+same 'qemu-img compare -U a.raw a.qcow2'
+same 'qemu-img compare --image-opts driver=raw,file.filename=a.raw driver=qcow2,file.filename=a.qcow2'
+
+setup_convert() {
+  qemu-img create -q a.raw 1M
+  printf x | dd of=a.raw bs=1 seek=70000 conv=notrunc
+  qemu-img create -q -f qcow2 a.qcow2 1M
+  truncate -s 512k s.raw
+  printf 12345 >odd
+}
+
+group convert
+same 'qemu-img convert nofile x'
+same 'qemu-img convert -O bogus a.raw x'
+same 'qemu-img convert -f raw a.raw a.raw; cksum a.raw'
+same 'qemu-img convert a.qcow2 a.qcow2; cksum a.qcow2'
+same 'qemu-img convert -f raw a.raw nodir/x'
+same 'qemu-img convert -f raw a.raw foo:x'
+same "qemu-img convert a.raw 'json:{\"driver\":\"raw\",\"file.filename\":\"zz\"}'"
+same 'qemu-img convert -n -f raw a.raw nofile'
+same 'qemu-img convert -n -f raw a.raw s.raw'
+same 'qemu-img convert -n -f raw -O qcow2 -o cluster_size=4k a.raw a.qcow2'
+same 'qemu-img convert -f raw --target-image-opts a.raw driver=raw,file.filename=s.raw'
+same 'qemu-img convert --target-image-opts -O raw -n a.raw b'
+same 'qemu-img convert -f raw --target-is-zero a.raw x'
+same 'qemu-img convert -n --target-is-zero -B a.raw -F raw -f raw -O qcow2 a.raw a.qcow2'
+same 'qemu-img convert -f raw -O raw -c a.raw x'
+same 'qemu-img convert -c -n a.raw s.raw'
+same 'qemu-img convert -f raw -O qcow2 -c -o preallocation=full a.raw x'
+same 'qemu-img convert -f raw -O qcow2 -c -o preallocation=x a.raw x'
+same 'qemu-img convert -f raw -O qcow2 -c -o encryption=on a.raw x'
+same 'qemu-img convert -f raw -C -c -O qcow2 a.raw x'
+same 'qemu-img convert -f raw -C -S 4k a.raw x'
+same 'qemu-img convert -f raw -C --salvage a.raw x'
+same 'qemu-img convert -f raw -S 100 a.raw x'
+same 'qemu-img convert -f raw -m 17 a.raw x'
+same 'qemu-img convert -f raw -r fast a.raw x'
+same 'qemu-img convert -f raw -t fast a.raw x'
+same 'qemu-img convert -f raw -T fast a.raw x'
+same 'qemu-img convert -T fast nofile x'
+same 'qemu-img convert -O bogus nofile x'
+same 'qemu-img convert -f raw -O qcow2 -o bogus=1 a.raw x'
+same 'qemu-img convert -f raw -O qcow2 -o size=abc a.raw x'
+same 'qemu-img convert -f raw -O qcow2 -o cluster_size=3 a.raw x'
+same 'qemu-img convert -f raw -O qcow2 -o preallocation=x a.raw x'
+same 'qemu-img convert -f raw -O qcow2 -B a.qcow2 a.raw x'
+same 'qemu-img convert -f raw -O qcow2 -o backing_file=a.raw a.raw x'
+same 'qemu-img convert -f raw -O qcow2 -B nofile -F raw a.raw x'
+same 'qemu-img convert -f raw -O qcow2 -F bogus -B a.raw a.raw x'
+same 'qemu-img convert -f raw -O qcow2 -F raw a.raw x'
+same 'qemu-img convert -f raw -B a.raw -F raw a.raw x'
+same 'qemu-img convert -f raw -F raw a.raw x'
+same 'qemu-img convert -f raw -O qcow2 -B a.raw -F raw a.raw a.raw x'
+same 'qemu-img convert -l nosuch a.qcow2 x'
+same 'qemu-img convert -l snapshot.foo=1 a.qcow2 x'
+same 'qemu-img convert -l s a.qcow2 a.qcow2 x'
+same 'qemu-img convert --skip-broken-bitmaps a.qcow2 x'
+same 'qemu-img convert --bitmaps a.raw a.raw x'
+same 'qemu-img convert --bitmaps -c -O raw a.raw x'
+same 'qemu-img convert -O raw -o help'
+same 'qemu-img convert -O raw -o help a.raw x'
+same 'qemu-img convert -O bogus -o help a.raw x'
+same 'qemu-img convert --image-opts -f raw a b'
+same 'qemu-img convert a.raw out.raw -O qcow2 && qemu-img info out.raw | head -3'
+same 'qemu-img convert a.raw x && cmp a.raw x && stat -c %s x'
+same 'qemu-img convert a.raw a.raw x && cksum x'
+same 'qemu-img convert odd x && stat -c %s x && cksum x'
+same 'qemu-img convert -C a.raw x && cksum x'
+same 'qemu-img convert -O file a.raw x && cksum x'
+same 'qemu-img convert -t writethrough a.raw x && cksum x'
+same 'qemu-img convert -W -m 16 a.raw x && cksum x'
+same 'qemu-img convert -S 0 a.raw x && cksum x && stat -c %b x'
+same 'qemu-img convert -r 100M a.raw x && cksum x'
+same 'qemu-img convert -U a.raw x && cksum x'
+same 'qemu-img convert -n a.raw big; truncate -s 2M big && qemu-img convert -n a.raw big && cksum big'
+same 'qemu-img convert -n -O qcow2 a.raw a.qcow2 && qemu-img compare a.raw a.qcow2'
+same 'qemu-img convert --target-image-opts -n a.raw driver=qcow2,file.filename=a.qcow2 && qemu-img compare a.raw a.qcow2'
+same 'qemu-img convert --image-opts driver=raw,file.filename=a.raw x && cksum x'
+same 'qemu-img convert -O qcow2 a.raw x && qemu-img map --output=json x | sed "s/, .offset.*}/}/" && qemu-img check x | head -1'
+same 'qemu-img convert -c -O qcow2 a.raw x && qemu-img map --output=json x | sed "s/, .offset.*}/}/" && qemu-img compare a.raw x'
+same 'qemu-img convert -O qcow2 -B a.raw -F raw a.raw x && qemu-img compare a.raw x'
+same 'qemu-img convert -S 0 -O qcow2 a.raw x && qemu-img map --output=json x | sed "s/, .offset.*}/}/"'
+same 'qemu-img convert -p -q a.raw x'
+same 'qemu-img convert -p nofile x'
+same 'qemu-img convert -p -T fast a b'
+same 'qemu-img convert -p a'
+same 'qemu-img convert -O qcow2 a.raw x && stat -c %a x'
+differs stderr 'snapshots and bitmaps are not supported yet' 'qemu-img convert -f raw -l s a.raw x'
+differs stderr 'snapshots and bitmaps are not supported yet' 'qemu-img convert --bitmaps -f raw -O qcow2 a.raw x'
+differs stderr 'the cache mode is looked at before files are opened' 'qemu-img convert -t fast nofile x'
+differs stdout 'a target that did not become complete is removed' 'qemu-img convert -O qcow2 -B nofile -F raw a.raw x; echo x*'
+
+setup_map() {
+  qemu-img create -q -f qcow2 e.qcow2 1M
+  truncate -s 1M a.raw
+  head -c 65536 /dev/urandom | dd of=a.raw conv=notrunc
+  qemu-img convert -O qcow2 a.raw a.qcow2
+  yes | head -c 65536 >y.raw
+  qemu-img convert -c -O qcow2 y.raw c.qcow2
+  qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 o.qcow2 2M
+  qemu-img create -q -f qcow2 -o preallocation=metadata p.qcow2 1M
+  truncate -s 0 z.raw
+}
+
+group map
+for image in e.qcow2 a.raw a.qcow2 c.qcow2 o.qcow2 p.qcow2 z.raw; do
+  same "qemu-img map $image"
+  same "qemu-img map --output=json $image"
+  same "qemu-img map --output=json -s 1k -l 96k $image"
+  same "qemu-img map --output=json -U --start-offset=4M $image"
+  same "qemu-img map --max-length=0 --output=json $image"
+  same "qemu-img map --max-length=0 $image"
+done
+same 'qemu-img map -s 1k -l 1k --output=json a.raw'
+same "qemu-img map --output=json 'json:{\"driver\":\"qcow2\",\"backing\":null,\"file\":{\"driver\":\"file\",\"filename\":\"o.qcow2\"}}'"
+same 'qemu-img map --image-opts driver=qcow2,file.filename=o.qcow2,backing.driver=qcow2,backing.file.filename=e.qcow2'
+
+# Patches an image: file, offset, bytes as printf takes them.
+poke() { printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc; }
+
+setup_check() {
+  truncate -s 1M a.raw
+  yes | head -c 65536 | dd of=a.raw conv=notrunc
+  qemu-img convert -O qcow2 a.raw a.qcow2
+  # The first refcount block is at 128k; entries have two bytes. Cluster 5 holds the data, 6 is not used.
+  cp a.qcow2 leak.qcow2 && poke leak.qcow2 $((131072 + 12)) '\0\001' && truncate -s $((7 * 65536)) leak.qcow2
+  cp a.qcow2 bad.qcow2 && poke bad.qcow2 $((131072 + 10)) '\0\0'
+  cp leak.qcow2 both.qcow2 && poke both.qcow2 $((131072 + 10)) '\0\0'
+  # The L2 table is at 256k.
+  cp a.qcow2 l2.qcow2 && poke l2.qcow2 $((262144 + 6)) '\002\0'
+  cp a.qcow2 past.qcow2 && poke past.qcow2 $((262144 + 8)) '\200\0\0\0\0\120\0\0'
+}
+
+group check
+for image in a leak bad both l2 past; do
+  same "qemu-img check $image.qcow2"
+  same "qemu-img check -q $image.qcow2"
+  same "qemu-img check --output=json $image.qcow2"
+done
+same 'qemu-img check -r leaks leak.qcow2'
+same 'qemu-img check -r leaks --output=json leak.qcow2'
+same 'qemu-img check -r all leak.qcow2; qemu-img check leak.qcow2'
+same 'qemu-img check -q -r all leak.qcow2'
+same 'qemu-img check -r all a.qcow2'
+same 'qemu-img check -T none -U a.qcow2'
+same 'qemu-img check --image-opts driver=qcow2,file.filename=leak.qcow2'
