@@ -138,7 +138,7 @@ void CheckCommand::declare(OptionDeclarer& options) {
       },
       "Repair leaked clusters, or everything that can be repaired");
   options.describe_operands(
-      "Operands: FILE. Exit codes: 0 consistent, 1 not checked, 2 corrupt, 3 leaks only, 63 no check for this format.");
+      "FILE", "Exit codes: 0 consistent, 1 not checked, 2 corrupt, 3 leaks only, 63 no check for this format.");
 }
 
 Result<void> CheckCommand::prepare(const CommandContext& context, std::vector<std::string> operands) {

@@ -55,8 +55,8 @@ void CompareCommand::declare(OptionDeclarer& options) {
   options.flag("-p", show_progress_, "Show progress");
   options.flag("-q", quiet_, "Print nothing but errors");
   options.flag("-s", strict_, "Strict: sizes and allocation have to be the same too");
-  options.describe_operands(
-      "Operands: FILE1 FILE2. Exit codes: 0 identical, 1 different, 2 not opened, 3 and 4 failed to read.");
+  options.describe_operands("FILE1 FILE2",
+                            "Exit codes: 0 identical, 1 different, 2 not opened, 3 and 4 failed to read.");
 }
 
 Result<void> CompareCommand::prepare(const CommandContext& context, std::vector<std::string> operands) {

@@ -73,7 +73,7 @@ void ConvertCommand::declare(OptionDeclarer& options) {
   options.flag("--skip-broken-bitmaps", skip_broken_bitmaps_, "With --bitmaps: leave inconsistent ones out");
   options.flag("--target-is-zero", request_.target_is_zero, "With -n: the target reads as zeros now");
   options.flag("--target-image-opts", request_.target_image_opts, "The target is driver options; needs -n");
-  options.describe_operands("Operands: FILE [FILE2...] TARGET. Several sources are concatenated.");
+  options.describe_operands("FILE [FILE2...] TARGET", "Several sources are concatenated.");
 }
 
 void ConvertCommand::declare_numbers(OptionDeclarer& options) {

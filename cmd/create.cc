@@ -60,7 +60,7 @@ void CreateCommand::declare(OptionDeclarer& options) {
   options.parsed(
       "--object", "OBJECTDEF", [this](const std::string& definition) { return objects_.add(definition); },
       "Define an object, such as a secret");
-  options.describe_operands("Operands: FILE [SIZE]. Without SIZE it is that of the backing file.");
+  options.describe_operands("FILE [SIZE]", "Without SIZE it is that of the backing file.");
 }
 
 Result<void> CreateCommand::prepare(const CommandContext& context, std::vector<std::string> operands) {

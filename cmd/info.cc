@@ -67,7 +67,7 @@ void InfoCommand::declare(OptionDeclarer& options) {
   image_.declare(options);
   options.text("--output", "FORMAT", output_name_, "human or json");
   options.flag("--backing-chain", backing_chain_, "Show the backing files too, down to the last one");
-  options.describe_operands("Operands: FILE.");
+  options.describe_operands("FILE", "FILE is an image; its data is not looked at.");
 }
 
 Result<void> InfoCommand::prepare(const CommandContext& context, std::vector<std::string> operands) {

@@ -110,7 +110,7 @@ void MapCommand::declare(OptionDeclarer& options) {
   options.text("--output", "FORMAT", output_name_, "human or json");
   size_option("-s,--start-offset", start_, "start offset", "Start at this position");
   size_option("-l,--max-length", max_length_, "max length", "Look at no more than this");
-  options.describe_operands("Operands: FILE.");
+  options.describe_operands("FILE", "Ranges are bytes of the virtual disk.");
 }
 
 Result<void> MapCommand::prepare(const CommandContext& context, std::vector<std::string> operands) {

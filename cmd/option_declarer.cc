@@ -33,6 +33,9 @@ void OptionDeclarer::parsed(const char* names, const char* value_name,
   app_.add_option_function<std::string>(names, take, help)->take_last()->trigger_on_parse()->type_name(value_name);
 }
 
-void OptionDeclarer::describe_operands(const char* text) { app_.footer(text); }
+void OptionDeclarer::describe_operands(const char* usage, const char* text) {
+  app_.name(app_.get_name() + " " + usage);
+  app_.footer(text);
+}
 
 }  // namespace coimg

@@ -31,8 +31,8 @@ class OptionDeclarer {
   /// An option whose value `parse` takes; called once for each occurrence.
   void parsed(const char* names, const char* value_name, std::function<Result<void>(const std::string&)> parse,
               const char* help);
-  /// What the help says of operands.
-  void describe_operands(const char* text);
+  /// What the help says of operands: `usage` in its first line, `text` at its end. They are not parsed here.
+  void describe_operands(const char* usage, const char* text);
 
   [[nodiscard]] const Program& program() const { return program_; }
   [[nodiscard]] const std::optional<Error>& first_error() const { return first_error_; }

@@ -1,0 +1,2 @@
+# coimg only
+coimg map --help

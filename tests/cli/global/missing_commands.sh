@@ -1,0 +1,2 @@
+# coimg only
+coimg snapshot -l x

@@ -1,0 +1,3 @@
+# coimg only
+coimg --version
+qemu-img --version
