@@ -1,23 +1,34 @@
-// Making new qcow2 images.
+// Making new qcow2 images, and telling how large they will become.
+//
+// create_options.cc makes a header of what the user asked for, fresh_layout gives everything its place, create.cc
+// writes it.
 //
 // Format: qcow2, section "Create".
 #pragma once
 
-#include <string>
+#include <cstdint>
+#include <optional>
 
 #include "block/driver.h"
 #include "formats/qcow2/header.h"
 
 namespace coimg::qcow2 {
 
-/// The header that an image with these creation options gets, still without size and tables.
-/// Errors: EINVAL with qemu-img's words for what is wrong or contradicts itself; ENOTSUP for features that this program
-/// cannot create.
+/// The header that an image with these creation options gets, all but the places of its tables.
+/// Errors: with qemu-img's words for what is wrong or contradicts itself, in its order; ENOTSUP for features that this
+/// program cannot create.
 Result<Header> header_for_options(const CreateOptions& options);
 
+/// Errors: EINVAL for a mode that does not exist.
+Result<Preallocation> preallocation_of(const CreateOptions& options);
+
 /// Writes an empty image into the empty, writable `file`.
-///
-/// Crash: the header cluster of the empty disk comes first; until the last write the file is a smaller but sound image.
-Result<void> create_image(const DriverType& type, BlockNode& file, const CreateOptions& options) coroutine_fn;
+/// Crash: until the end the file is no qcow2 image.
+Result<void> create_image(BlockNode& file, const CreateOptions& options) coroutine_fn;
+
+/// The sizes of an image with these options for a disk of `virtual_size` bytes, of which clusters with `data_bytes` in
+/// all hold data (nothing: none do). Errors: those of header_for_options(); EFBIG for a disk that is too large.
+Result<MeasureResult> measure_image(const CreateOptions& options, uint64_t virtual_size,
+                                    std::optional<uint64_t> data_bytes);
 
 }  // namespace coimg::qcow2

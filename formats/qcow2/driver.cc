@@ -73,7 +73,12 @@ class Qcow2DriverType final : public DriverType {
   Result<void> create(BlockNode* file, const std::string& filename, const CreateOptions& options) const
       coroutine_fn override {
     (void)filename;
-    return qcow2::create_image(*this, *file, options);
+    return qcow2::create_image(*file, options);
+  }
+
+  Result<MeasureResult> measure(const CreateOptions& options, uint64_t virtual_size,
+                                std::optional<uint64_t> data_bytes) const override {
+    return qcow2::measure_image(options, virtual_size, data_bytes);
   }
 };
 

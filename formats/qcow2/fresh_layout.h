@@ -1,0 +1,43 @@
+// Where everything lies in an image that is being made. Pure.
+//
+// Format: qcow2, sections "Fresh layout", "Allocating a refcount block", "Growing the refcount table", "Preallocation".
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "block/util/offsets.h"
+#include "block/util/result.h"
+#include "formats/qcow2/cluster_set.h"
+#include "formats/qcow2/format.h"
+
+namespace coimg::qcow2 {
+
+/// The plan of a new image's metadata. Clusters that are used have one reference each.
+struct FreshLayout {
+  uint64_t l1_entries = 0;
+  HostOffset l1_table;  ///< 0 without entries
+  HostOffset refcount_table;
+  uint32_t refcount_table_clusters = 0;
+  std::vector<uint64_t> blocks;  ///< the refcount table's entries: offset of each block, 0 for none
+  /// What a refcount table that had to move has left in the free cluster 1; empty when it did not move.
+  std::vector<uint64_t> abandoned_table;
+  std::vector<ClusterRun> used;  ///< in order
+  HostOffset l2_tables;          ///< one a L1 entry, in order; 0 without preallocation
+  HostOffset data;               ///< the disk's clusters, in order; 0 without preallocation
+  uint64_t file_bytes = 0;
+};
+
+/// An empty disk of `size` bytes, laid out as qemu-img does it, so that new images are equal to the byte.
+///
+///     | header | refcount table | refcount block | L1 table | more blocks, when the L1 table is large |
+///
+/// `size` is within what the L1 table's limit allows. Errors: EFBIG when the refcount table would become too large.
+Result<FreshLayout> plan_empty_disk(const Geometry& geometry, uint64_t size);
+
+/// A disk with a place for every cluster, all of it in a row:
+///
+///     | header | refcount table | refcount blocks | L1 table | L2 tables | data |
+Result<FreshLayout> plan_preallocated_disk(const Geometry& geometry, uint64_t size);
+
+}  // namespace coimg::qcow2
