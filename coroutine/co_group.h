@@ -10,7 +10,8 @@ namespace coimg {
 
 /// Starts coroutines and waits for all of them. Belongs to one AioContext; the destructor asserts that all have ended.
 ///
-/// Members report failure with fail(); the first error wins and should_stop() tells the rest to end early.
+/// A member that fails notes its error where the owner finds it and calls stop(); should_stop() tells the rest to end
+/// early.
 class CoGroup {
  public:
   CoGroup() = default;

@@ -4,18 +4,16 @@
 #include <sys/types.h>
 
 #include <functional>
-#include <initializer_list>
 
 #include "coroutine/aio_context.h"
 #include "coroutine/annotations.h"
 
 namespace coimg {
 
-/// The loop that a program runs on. init() first, in the thread that will call wait(), before other threads start (they
-/// inherit the blocked signals).
+/// The loop that a program runs on. Everything but notify_event() is for the thread that called init().
 class MainLoop {
  public:
-  /// Makes the calling thread the main one. Idempotent.
+  /// Makes the calling thread the main one. Idempotent. Before anything else here; aborts otherwise.
   static void init();
   static AioContext& context();
 
@@ -26,11 +24,15 @@ class MainLoop {
 
   /// Delivers a signal as a callback on the loop, through a signalfd. Replaces an earlier handler of that signal; an
   /// empty function restores what the process had before.
+  ///
+  /// Blocks the signal in the calling thread. Threads inherit that, so call it before starting some (the worker pool's
+  /// block all signals anyway). So do children: reset their signal mask before exec.
   static void set_signal_handler(int signal_number, std::function<void()> handler);
 
   static void set_fd_handler(int fd, std::function<void()> on_readable, std::function<void()> on_writable);
 
-  /// Calls `on_exit` with the wait status of the child when it ends, and reaps it.
+  /// Calls `on_exit` on the loop with the wait status of the child when it ends, and reaps it. A process that is not
+  /// (no more) our child counts as exited with 255. Where the kernel has no pidfds, it takes the handler of SIGCHLD.
   static void add_child_watch(pid_t pid, std::function<void(int status)> on_exit);
 };
 

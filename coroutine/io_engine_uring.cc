@@ -1,0 +1,277 @@
+// The I/O engine on io_uring.
+//
+// A request is a node on the stack of the coroutine that waits for it. Nodes queue in arrival order; the loop's submit
+// hook moves as many as the ring has room for into submission entries and hands them to the kernel with one system
+// call per loop iteration. No more are in flight than the completion ring has slots, so it cannot overflow. The ring's
+// descriptor is an fd handler of the context: it becomes readable with completions, also with those that a ring set up
+// with DEFER_TASKRUN keeps back until the thread asks for them.
+#include <fcntl.h>
+#include <liburing.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <memory>
+
+#include "coroutine/aio_context.h"
+#include "coroutine/coroutine.h"
+#include "coroutine/fatal.h"
+#include "coroutine/io_engine.h"
+
+namespace coimg {
+
+namespace {
+
+/// Submission entries; the completion ring has twice as many. More in flight does not make a disk faster.
+constexpr unsigned kSubmissionEntries = 128;
+
+/// From this size on, buffered transfers go to the workers.
+constexpr uint64_t kBufferedWorkerBytes = 32 * 1024;
+
+struct Request {
+  uint8_t opcode;
+  int fd;
+  const void* address = nullptr;
+  uint64_t offset = 0;
+  uint32_t length = 0;
+  uint32_t flags = 0;
+
+  Coroutine* waiter = nullptr;
+  int result = 0;
+  bool done = false;
+  Request* next = nullptr;
+};
+
+uint64_t total_bytes(std::span<const iovec> iov) {
+  uint64_t total = 0;
+  for (const iovec& part : iov) {
+    if (__builtin_add_overflow(total, part.iov_len, &total)) return UINT64_MAX;
+  }
+  return total;
+}
+
+/// Sets the ring up with what suits one thread that submits and reaps, or plainly on kernels before 6.1.
+int set_up_ring(io_uring& ring) {
+  const unsigned single_thread = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_SUBMIT_ALL;
+  if (io_uring_queue_init(kSubmissionEntries, &ring, single_thread) == 0) return 0;
+  return io_uring_queue_init(kSubmissionEntries, &ring, 0);
+}
+
+/// Sends a no-op through the ring: a sandbox may allow io_uring_setup() and refuse io_uring_enter().
+bool ring_works(io_uring& ring) {
+  io_uring_sqe* const sqe = io_uring_get_sqe(&ring);
+  io_uring_prep_nop(sqe);
+  int result = 0;
+  do {
+    result = io_uring_submit_and_wait(&ring, 1);
+  } while (result == -EINTR);
+  io_uring_cqe* cqe = nullptr;
+  if (result != 1 || io_uring_peek_cqe(&ring, &cqe) != 0) return false;
+  io_uring_cqe_seen(&ring, cqe);
+  return true;
+}
+
+bool has_fallocate(io_uring& ring) {
+  io_uring_probe* const probe = io_uring_get_probe_ring(&ring);
+  if (probe == nullptr) return false;  // before 5.6, which brought both
+  const bool supported = io_uring_opcode_supported(probe, IORING_OP_FALLOCATE) != 0;
+  io_uring_free_probe(probe);
+  return supported;
+}
+
+class UringIoEngine final : public IoEngine {
+ public:
+  /// Takes `ring` over.
+  UringIoEngine(AioContext& context, const io_uring& ring, UringUse use);
+  ~UringIoEngine() override;
+  UringIoEngine(const UringIoEngine&) = delete;
+  UringIoEngine& operator=(const UringIoEngine&) = delete;
+
+  IoEngineKind kind() const override { return IoEngineKind::kIoUring; }
+  int64_t preadv(int fd, std::span<const iovec> iov, uint64_t offset) coroutine_fn override;
+  int64_t pwritev(int fd, std::span<const iovec> iov, uint64_t offset) coroutine_fn override;
+  int fsync(int fd, bool data_only) coroutine_fn override;
+  int fallocate(int fd, int mode, uint64_t offset, uint64_t bytes) coroutine_fn override;
+
+ private:
+  int64_t transfer(uint8_t opcode, int fd, std::span<const iovec> iov, uint64_t offset) coroutine_fn;
+  bool belongs_on_ring(int fd, std::span<const iovec> iov) const;
+  int perform(Request& request) coroutine_fn;
+  void enqueue(Request& request);
+  void flush();
+  unsigned fill_submission_ring();
+  bool submit();
+  void reap();
+
+  AioContext& context_;
+  io_uring ring_;
+  const UringUse use_;
+  const bool has_fallocate_;
+  /// Completions wait in the kernel until they are asked for.
+  const bool deferred_completions_;
+  /// For what the ring cannot do, or should not.
+  const std::unique_ptr<IoEngine> workers_ = make_thread_io_engine();
+  /// Tries again to submit when the kernel was short of memory.
+  std::unique_ptr<BottomHalf> retry_;
+
+  Request* head_ = nullptr;  ///< not yet in the submission ring
+  Request* tail_ = nullptr;
+  unsigned in_flight_ = 0;  ///< in the submission ring or the kernel
+};
+
+UringIoEngine::UringIoEngine(AioContext& context, const io_uring& ring, UringUse use)
+    : context_(context),
+      ring_(ring),
+      use_(use),
+      has_fallocate_(has_fallocate(ring_)),
+      deferred_completions_((ring.flags & IORING_SETUP_DEFER_TASKRUN) != 0),
+      retry_(context.new_bottom_half([this] { flush(); }, "io_uring retry")) {
+  context_.set_fd_handler(
+      ring_.ring_fd, [this] { reap(); }, nullptr);
+  context_.set_submit_hook([this] { flush(); });
+}
+
+UringIoEngine::~UringIoEngine() {
+  assert(head_ == nullptr && in_flight_ == 0 && "an I/O engine is destroyed while coroutines wait for it");
+  context_.set_submit_hook(nullptr);
+  context_.set_fd_handler(ring_.ring_fd, nullptr, nullptr);
+  io_uring_queue_exit(&ring_);
+}
+
+/// Whether a transfer is worth the ring: see the measurements at kBufferedWorkerBytes.
+bool UringIoEngine::belongs_on_ring(int fd, std::span<const iovec> iov) const {
+  if (use_ == UringUse::kAlways || total_bytes(iov) < kBufferedWorkerBytes) return true;
+  const int flags = fcntl(fd, F_GETFL);
+  return flags >= 0 && (flags & O_DIRECT) != 0;
+}
+
+/// These answers mean "not without blocking" or "not through io_uring"; a plain system call gives the real one.
+bool wants_worker(int result) { return result == -EAGAIN || result == -EOPNOTSUPP; }
+
+int64_t UringIoEngine::transfer(uint8_t opcode, int fd, std::span<const iovec> iov, uint64_t offset) {
+  if (belongs_on_ring(fd, iov)) {
+    Request request{.opcode = opcode,
+                    .fd = fd,
+                    .address = iov.data(),
+                    .offset = offset,
+                    .length = static_cast<uint32_t>(std::min<size_t>(iov.size(), IOV_MAX))};
+    const int result = perform(request);
+    if (!wants_worker(result)) return result;
+  }
+  return opcode == IORING_OP_READV ? workers_->preadv(fd, iov, offset) : workers_->pwritev(fd, iov, offset);
+}
+
+int64_t UringIoEngine::preadv(int fd, std::span<const iovec> iov, uint64_t offset) {
+  return transfer(IORING_OP_READV, fd, iov, offset);
+}
+
+int64_t UringIoEngine::pwritev(int fd, std::span<const iovec> iov, uint64_t offset) {
+  return transfer(IORING_OP_WRITEV, fd, iov, offset);
+}
+
+int UringIoEngine::fsync(int fd, bool data_only) {
+  Request request{.opcode = IORING_OP_FSYNC, .fd = fd, .flags = data_only ? IORING_FSYNC_DATASYNC : 0};
+  const int result = perform(request);
+  return wants_worker(result) ? workers_->fsync(fd, data_only) : result;
+}
+
+int UringIoEngine::fallocate(int fd, int mode, uint64_t offset, uint64_t bytes) {
+  if (has_fallocate_) {
+    // The entry has the length where other operations have the buffer's address.
+    Request request{.opcode = IORING_OP_FALLOCATE,
+                    .fd = fd,
+                    .address = reinterpret_cast<const void*>(static_cast<uintptr_t>(bytes)),
+                    .offset = offset,
+                    .length = static_cast<uint32_t>(mode)};
+    const int result = perform(request);
+    if (!wants_worker(result)) return result;
+  }
+  return workers_->fallocate(fd, mode, offset, bytes);
+}
+
+/// Queues the request and sleeps until it is complete; returns the result of the system call.
+int UringIoEngine::perform(Request& request) {
+  request.waiter = Coroutine::self();
+  do {
+    request.done = false;
+    enqueue(request);
+    Coroutine::yield();
+    if (!request.done) fatal("coroutine '%s' was woken while its I/O is under way", request.waiter->name());
+  } while (request.result == -EINTR);
+  return request.result;
+}
+
+void UringIoEngine::enqueue(Request& request) {
+  request.next = nullptr;
+  (tail_ == nullptr ? head_ : tail_->next) = &request;
+  tail_ = &request;
+}
+
+/// The submit hook.
+void UringIoEngine::flush() {
+  while (fill_submission_ring() > 0) {
+    if (!submit()) return;
+  }
+}
+
+/// Moves queued requests into the submission ring; returns how many entries wait there for submit().
+unsigned UringIoEngine::fill_submission_ring() {
+  const unsigned limit = *ring_.cq.kring_entries;
+  while (head_ != nullptr && in_flight_ < limit) {
+    io_uring_sqe* const sqe = io_uring_get_sqe(&ring_);
+    if (sqe == nullptr) break;
+    Request& request = *head_;
+    head_ = request.next;
+    if (head_ == nullptr) tail_ = nullptr;
+    io_uring_prep_rw(request.opcode, sqe, request.fd, request.address, request.length, request.offset);
+    sqe->fsync_flags = request.flags;
+    io_uring_sqe_set_data(sqe, &request);
+    ++in_flight_;
+  }
+  return io_uring_sq_ready(&ring_);
+}
+
+/// Hands the submission ring to the kernel. Returns false when it takes no more for now; retry_ comes back to it.
+bool UringIoEngine::submit() {
+  while (io_uring_sq_ready(&ring_) > 0) {
+    const int result = io_uring_submit(&ring_);
+    if (result > 0 || result == -EINTR) continue;
+    if (result != 0 && result != -EAGAIN && result != -EBUSY && result != -ENOMEM) {
+      fatal("io_uring_enter failed: %s", std::strerror(-result));  // NOLINT(concurrency-mt-unsafe)
+    }
+    retry_->schedule_idle();
+    return false;
+  }
+  return true;
+}
+
+/// The fd handler: enters the coroutines whose requests are complete. What they ask for next goes out with the next
+/// submit hook, so this ends even when every answer makes a new request.
+void UringIoEngine::reap() {
+  if (deferred_completions_) io_uring_get_events(&ring_);
+  io_uring_cqe* cqe = nullptr;
+  while (io_uring_peek_cqe(&ring_, &cqe) == 0) {
+    auto& request = *static_cast<Request*>(io_uring_cqe_get_data(cqe));
+    request.result = cqe->res;
+    request.done = true;
+    io_uring_cqe_seen(&ring_, cqe);
+    --in_flight_;
+    request.waiter->enter();
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<IoEngine> make_uring_io_engine(AioContext& context, UringUse use) {
+  io_uring ring{};
+  if (set_up_ring(ring) != 0) return nullptr;
+  if (!ring_works(ring)) {
+    io_uring_queue_exit(&ring);
+    return nullptr;
+  }
+  return std::make_unique<UringIoEngine>(context, ring, use);
+}
+
+}  // namespace coimg

@@ -1,0 +1,197 @@
+// The worker pool: one FIFO of jobs and detached threads that come and go with the load.
+//
+// A job is a node on the stack of the coroutine that waits for it, so submitting allocates nothing. The pool's state
+// lives in static storage and is never destroyed: a worker that is just ending may still touch it during exit.
+#include "coroutine/worker_pool.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+
+#include "coroutine/aio_context.h"
+#include "coroutine/coroutine.h"
+#include "coroutine/fatal.h"
+
+namespace coimg {
+
+namespace {
+
+/// How long a thread without work stays, so that a busy second after a quiet one starts no threads.
+constexpr auto kIdleTime = std::chrono::seconds(10);
+/// Fewest threads allowed: enough requests for one SSD, even on a machine with one processor.
+constexpr unsigned kMinBound = 16;
+
+struct Job {
+  const std::function<void()>* work;
+  Coroutine* waiter;
+  AioContext* context;
+  std::atomic<bool> done{false};
+  Job* next = nullptr;
+};
+
+void execute(Job& job) noexcept {
+  (*job.work)();
+  // The node is gone as soon as the waiter runs.
+  Coroutine* const waiter = job.waiter;
+  AioContext* const context = job.context;
+  job.done.store(true, std::memory_order_release);
+  context->co_schedule(waiter);
+}
+
+/// Blocks all signals for the calling thread, and thereby for the threads it starts in the meantime.
+class AllSignalsBlocked {
+ public:
+  AllSignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~AllSignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
+  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+/// All members but the condition variables are guarded by `mutex`.
+struct WorkerPool::Impl {
+  std::mutex mutex;
+  std::condition_variable work_ready;
+  std::condition_variable thread_ended;
+  Job* head = nullptr;
+  Job* tail = nullptr;
+  unsigned queued = 0;
+  unsigned threads = 0;
+  unsigned idle = 0;
+  unsigned max_threads = std::max(kMinBound, 2 * std::thread::hardware_concurrency());
+  bool stopping = false;
+
+  void submit(Job& job);
+  void start_thread();
+  void work();
+  Job* pop();
+};
+
+Job* WorkerPool::Impl::pop() {
+  Job* const job = head;
+  if (job == nullptr) return nullptr;
+  head = job->next;
+  if (head == nullptr) tail = nullptr;
+  --queued;
+  return job;
+}
+
+void WorkerPool::Impl::submit(Job& job) {
+  bool start = false;
+  {
+    const std::lock_guard lock(mutex);
+    (tail == nullptr ? head : tail->next) = &job;
+    tail = &job;
+    ++queued;
+    // A thread that was signalled counts as idle until it runs, hence the comparison with all queued jobs.
+    start = queued > idle && threads < max_threads;
+    if (start) ++threads;
+  }
+  if (start) {
+    start_thread();
+  } else {
+    work_ready.notify_one();
+  }
+}
+
+/// Starts the thread that `threads` already counts. When the system has no more threads to give, those that run serve
+/// the queue; when none runs, the caller does the work itself: slow, but it goes on.
+void WorkerPool::Impl::start_thread() {
+  try {
+    const AllSignalsBlocked blocked;
+    std::thread([this] { work(); }).detach();
+    return;
+  } catch (const std::system_error&) {
+  }
+  std::unique_lock lock(mutex);
+  --threads;
+  while (threads == 0) {
+    Job* const job = pop();
+    if (job == nullptr) break;
+    lock.unlock();
+    execute(*job);
+    lock.lock();
+  }
+}
+
+void WorkerPool::Impl::work() {
+  std::unique_lock lock(mutex);
+  for (;;) {
+    if (Job* const job = pop(); job != nullptr) {
+      lock.unlock();
+      execute(*job);
+      lock.lock();
+      if (threads <= max_threads) continue;
+      break;  // the bound was lowered; others serve the queue
+    }
+    if (stopping || threads > max_threads) break;
+    ++idle;
+    const std::cv_status status = work_ready.wait_for(lock, kIdleTime);
+    --idle;
+    if (status == std::cv_status::timeout && head == nullptr) break;
+  }
+  --threads;
+  thread_ended.notify_all();
+}
+
+namespace {
+
+alignas(WorkerPool::Impl) unsigned char impl_storage[sizeof(WorkerPool::Impl)];
+
+/// A forked child has the pool's memory but none of its threads, and perhaps a mutex that nobody will unlock.
+void renew_in_child() { new (impl_storage) WorkerPool::Impl; }
+
+}  // namespace
+
+WorkerPool::WorkerPool() : impl_(new (impl_storage) Impl) { pthread_atfork(nullptr, nullptr, renew_in_child); }
+
+/// Runs at process exit: lets running and queued jobs finish, as they use memory that exit is about to take away.
+WorkerPool::~WorkerPool() {
+  std::unique_lock lock(impl_->mutex);
+  impl_->stopping = true;
+  impl_->work_ready.notify_all();
+  impl_->thread_ended.wait(lock, [this] { return impl_->threads == 0; });
+}
+
+WorkerPool& WorkerPool::instance() {
+  static WorkerPool pool;
+  return pool;
+}
+
+void WorkerPool::run(const std::function<void()>& job) {
+  Job node{.work = &job, .waiter = Coroutine::self(), .context = &AioContext::current()};
+  impl_->submit(node);
+  Coroutine::yield();
+  if (!node.done.load(std::memory_order_acquire)) {
+    fatal("coroutine '%s' was woken while a worker runs its job", node.waiter->name());
+  }
+}
+
+unsigned WorkerPool::max_threads() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->max_threads;
+}
+
+void WorkerPool::set_max_threads(unsigned count) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->max_threads = std::max(count, 1U);
+  impl_->work_ready.notify_all();
+}
+
+}  // namespace coimg
