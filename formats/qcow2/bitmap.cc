@@ -30,30 +30,18 @@ constexpr uint32_t kMaxBitmapNameBytes = 1023;
 constexpr uint64_t kMaxBitmapBytes = 512 * kMiB;
 constexpr uint64_t kEntryAlignment = 8;
 
-Error broken(const Header& header, uint64_t position, std::string_view why) {
-  return {EINVAL, fmt::format("Broken bitmap directory: entry at offset {:#x}: {}",
-                              header.bitmaps->directory_offset.v + position, why)};
-}
+Error broken_directory() { return {EINVAL, "Broken bitmap directory"}; }
 
-/// What is wrong with an entry; empty when it is fine.
-std::string_view find_fault(const DiskBitmapEntry& entry, const Header& header) {
-  const Geometry geometry = header.geometry();
-  const uint64_t entries = entry.table_entries, cluster = geometry.cluster_size();
-  if (entry.table_offset == 0 || !is_aligned(entry.table_offset, cluster)) return "bad bitmap table offset";
-  if (entries == 0 || entries > kMaxBitmapTableEntries || entries * cluster > kMaxBitmapBytes) {
-    return "bad bitmap table size";
-  }
-  if (entry.flags & ~uint32_t{kKnownFlags}) return "unknown flags";
-  if (entry.type != kDirtyTracking) return "unknown type";
-  if (entry.granularity_bits < kMinGranularityBits || entry.granularity_bits > kMaxGranularityBits) {
-    return "bad granularity";
-  }
-  if (entry.name_bytes == 0 || entry.name_bytes > kMaxBitmapNameBytes) return "bad name length";
-  if (entry.extra_bytes != 0) return "unknown extra data";
+bool satisfies_constraints(const DiskBitmapEntry& entry, const Header& header) {
+  const uint64_t entries = entry.table_entries, cluster = header.geometry().cluster_size();
+  if (entry.table_offset == 0 || !is_aligned(entry.table_offset, cluster)) return false;
+  if (entries == 0 || entries > kMaxBitmapTableEntries || entries * cluster > kMaxBitmapBytes) return false;
+  if (entry.flags & ~uint32_t{kKnownFlags} || entry.type != kDirtyTracking) return false;
+  if (entry.granularity_bits < kMinGranularityBits || entry.granularity_bits > kMaxGranularityBits) return false;
+  if (entry.name_bytes == 0 || entry.name_bytes > kMaxBitmapNameBytes) return false;
   // At most 2^29 bytes of bitmap, 8 bits each, 2^31 guest bytes a bit: exactly 2^63.
   const uint64_t covered = (entries * cluster * 8) << entry.granularity_bits;
-  if (!(entry.flags & kInUse) && covered < header.size) return "bitmap table too small for the disk";
-  return {};
+  return (entry.flags & kInUse) || covered >= header.size;
 }
 
 }  // namespace
@@ -68,25 +56,28 @@ Result<std::vector<BitmapEntry>> load_bitmap_directory(BlockNode& file, const He
   uint64_t position = 0;
   for (uint32_t i = 0; i < header.bitmaps->count; ++i) {
     DiskBitmapEntry entry;
-    if (!range_within(position, sizeof(entry), directory.size())) return broken(header, position, "it passes the end");
+    if (!range_within(position, sizeof(entry), directory.size())) return broken_directory();
     std::memcpy(&entry, directory.data() + position, sizeof(entry));
     const uint64_t bytes = align_up(sizeof(entry) + uint64_t{entry.extra_bytes} + entry.name_bytes, kEntryAlignment);
-    if (!range_within(position, bytes, directory.size())) return broken(header, position, "it passes the end");
-    if (const std::string_view fault = find_fault(entry, header); !fault.empty())
-      return broken(header, position, fault);
-
+    if (!range_within(position, bytes, directory.size())) return broken_directory();
+    if (entry.extra_bytes != 0) return Error(EINVAL, "Bitmap extra data is not supported");
     const auto* name = reinterpret_cast<const char*>(directory.data() + position + sizeof(entry));
+    if (!satisfies_constraints(entry, header)) {
+      return Error(
+          EINVAL, fmt::format("Bitmap '{}' doesn't satisfy the constraints", std::string_view(name, entry.name_bytes)));
+    }
+
     BitmapEntry bitmap{.table_offset = HostOffset(entry.table_offset),
                        .table_entries = entry.table_entries,
                        .in_use = (entry.flags & kInUse) != 0,
                        .automatic = (entry.flags & kAuto) != 0,
                        .granularity_bits = entry.granularity_bits,
                        .name = std::string(name, entry.name_bytes)};
-    if (!names.insert(bitmap.name).second) return broken(header, position, "its name occurs twice");
+    if (!names.insert(bitmap.name).second) return broken_directory();
     bitmaps.push_back(std::move(bitmap));
     position += bytes;
   }
-  if (position != directory.size()) return broken(header, position, "bytes are left behind the last entry");
+  if (position != directory.size()) return broken_directory();
   return bitmaps;
 }
 

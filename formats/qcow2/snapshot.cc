@@ -90,8 +90,7 @@ Result<Snapshot> read_snapshot(TableReader& table, const Header& header, uint32_
   snapshot.disk_size = header.size;
   snapshot.extra_bytes = disk.extra_bytes;
   if (snapshot.extra_bytes > kMaxSnapshotExtraBytes) {
-    return Error(EINVAL, fmt::format("Too much extra metadata in snapshot table entry {} ({} bytes)", index,
-                                     snapshot.extra_bytes));
+    return Error(EINVAL, fmt::format("Too much extra metadata in snapshot table entry {}", index));
   }
 
   std::vector<std::byte> extra(snapshot.extra_bytes);
