@@ -2,9 +2,10 @@
 //
 // A request is a node on the stack of the coroutine that waits for it. Nodes queue in arrival order; the loop's submit
 // hook moves as many as the ring has room for into submission entries and hands them to the kernel with one system
-// call per loop iteration. No more are in flight than the completion ring has slots, so it cannot overflow. The ring's
-// descriptor is an fd handler of the context: it becomes readable with completions, also with those that a ring set up
-// with DEFER_TASKRUN keeps back until the thread asks for them.
+// call per loop iteration. No more are in flight than the completion ring has slots, so it cannot overflow.
+//
+// Completions reach the loop through a registered eventfd. A ring set up with DEFER_TASKRUN keeps them back until its
+// thread asks for them, and does not wake those who poll the ring's own descriptor; it does signal the eventfd.
 #include <fcntl.h>
 #include <liburing.h>
 
@@ -14,6 +15,7 @@
 #include <climits>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "coroutine/aio_context.h"
 #include "coroutine/coroutine.h"
@@ -83,8 +85,8 @@ bool has_fallocate(io_uring& ring) {
 
 class UringIoEngine final : public IoEngine {
  public:
-  /// Takes `ring` over.
-  UringIoEngine(AioContext& context, const io_uring& ring, UringUse use);
+  /// Takes `ring` over, which signals its completions to `completed`.
+  UringIoEngine(AioContext& context, const io_uring& ring, std::unique_ptr<EventNotifier> completed, UringUse use);
   ~UringIoEngine() override;
   UringIoEngine(const UringIoEngine&) = delete;
   UringIoEngine& operator=(const UringIoEngine&) = delete;
@@ -107,6 +109,7 @@ class UringIoEngine final : public IoEngine {
 
   AioContext& context_;
   io_uring ring_;
+  const std::unique_ptr<EventNotifier> completed_;
   const UringUse use_;
   const bool has_fallocate_;
   /// Completions wait in the kernel until they are asked for.
@@ -121,9 +124,11 @@ class UringIoEngine final : public IoEngine {
   unsigned in_flight_ = 0;  ///< in the submission ring or the kernel
 };
 
-UringIoEngine::UringIoEngine(AioContext& context, const io_uring& ring, UringUse use)
+UringIoEngine::UringIoEngine(AioContext& context, const io_uring& ring, std::unique_ptr<EventNotifier> completed,
+                             UringUse use)
     : context_(context),
       ring_(ring),
+      completed_(std::move(completed)),
       use_(use),
       has_fallocate_(has_fallocate(ring_)),
       deferred_completions_((ring.flags & IORING_SETUP_DEFER_TASKRUN) != 0),
@@ -136,7 +141,7 @@ UringIoEngine::UringIoEngine(AioContext& context, const io_uring& ring, UringUse
 UringIoEngine::~UringIoEngine() {
   assert(head_ == nullptr && in_flight_ == 0 && "an I/O engine is destroyed while coroutines wait for it");
   context_.set_submit_hook(nullptr);
-  context_.set_fd_handler(ring_.ring_fd, nullptr, nullptr);
+  context_.set_fd_handler(completed_->fd(), nullptr, nullptr);
   io_uring_queue_exit(&ring_);
 }
 
@@ -250,6 +255,7 @@ bool UringIoEngine::submit() {
 /// The fd handler: enters the coroutines whose requests are complete. What they ask for next goes out with the next
 /// submit hook, so this ends even when every answer makes a new request.
 void UringIoEngine::reap() {
+  completed_->test_and_clear();  // first: what completes from here on signals it again
   if (deferred_completions_) io_uring_get_events(&ring_);
   io_uring_cqe* cqe = nullptr;
   while (io_uring_peek_cqe(&ring_, &cqe) == 0) {
@@ -267,11 +273,12 @@ void UringIoEngine::reap() {
 std::unique_ptr<IoEngine> make_uring_io_engine(AioContext& context, UringUse use) {
   io_uring ring{};
   if (set_up_ring(ring) != 0) return nullptr;
-  if (!ring_works(ring)) {
+  auto completed = std::make_unique<EventNotifier>();
+  if (!ring_works(ring) || io_uring_register_eventfd(&ring, completed->fd()) != 0) {
     io_uring_queue_exit(&ring);
     return nullptr;
   }
-  return std::make_unique<UringIoEngine>(context, ring, use);
+  return std::make_unique<UringIoEngine>(context, ring, std::move(completed), use);
 }
 
 }  // namespace coimg
