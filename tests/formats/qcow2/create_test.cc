@@ -1,0 +1,168 @@
+// Tests create.cc, create_options.cc, fresh_layout.cc and measure.cc. That new images are equal to those of qemu-img is
+// tested where that is installed: tests/interop/create_same_bytes.sh.
+#include "formats/qcow2/create.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "coroutine/main_loop.h"
+#include "formats/qcow2/fresh_layout.h"
+#include "tests/formats/qcow2/image_fixture.h"
+
+namespace coimg::qcow2 {
+namespace {
+
+CreateOptions options_of(std::string_view list) {
+  CreateOptions options(qcow2_type().create_options());
+  EXPECT_TRUE(list.empty() || options.parse(list).ok()) << list;
+  return options;
+}
+
+std::string refusal(std::string_view list) {
+  const auto result = qcow2_type().validate_create(options_of(list));
+  return result.ok() ? "none" : result.error().message();
+}
+
+std::shared_ptr<MemDisk> created(std::string_view list) coroutine_fn {
+  auto disk = std::make_shared<MemDisk>();
+  const auto file = make_mem_node(disk);
+  const auto result = qcow2_type().create(file.get(), "image", options_of(list));
+  EXPECT_TRUE(result.ok()) << list << ": " << result.error().message();
+  EXPECT_TRUE(file->co_close().ok());
+  return disk;
+}
+
+TEST(CreateTest, RefusesInTheKnownOrder) {
+  EXPECT_EQ(refusal("compat=0.9,preallocation=bogus"), "Parameter 'version' does not accept value '0.9'");
+  EXPECT_EQ(refusal("compression_type=lz4,preallocation=bogus"),
+            "Parameter 'preallocation' does not accept value 'bogus'");
+  EXPECT_EQ(refusal("compression_type=lz4,cluster_size=3k"),
+            "Parameter 'compression-type' does not accept value 'lz4'");
+  EXPECT_EQ(refusal("cluster_size=4M,refcount_bits=3"), "Cluster size must be a power of two between 512 and 2048k");
+  EXPECT_EQ(refusal("compat=v2,lazy_refcounts=on,refcount_bits=3"),
+            "Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)");
+  EXPECT_EQ(refusal("refcount_bits=128"), "Refcount width must be a power of two and may not exceed 64 bits");
+  EXPECT_EQ(refusal("compat=v2,refcount_bits=8"),
+            "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or "
+            "greater)");
+  EXPECT_EQ(refusal("extended_l2=on,cluster_size=8k"),
+            "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes");
+  EXPECT_EQ(refusal("backing_file=b,backing_fmt=raw,preallocation=full"),
+            "Backing file and preallocation can only be used at the same time if extended_l2 is on");
+  EXPECT_EQ(refusal("data_file_raw=on"), "data-file-raw requires data-file");
+  EXPECT_EQ(refusal("encrypt.format=luks"), "Parameter 'encrypt.key-secret' is required for cipher");
+  EXPECT_EQ(refusal("extended_l2=on"), "extended L2 entries are not supported");
+  EXPECT_EQ(refusal("size=64P"),
+            "The image size is too large for file format 'qcow2' (try using a larger cluster size)");
+  EXPECT_EQ(refusal("size=2P"), "none");
+  EXPECT_EQ(refusal("backing_fmt=raw,backing_file=" + std::string(1024, 'b')),
+            "Could not assign backing file '" + std::string(1024, 'b') + "' with format 'raw': Invalid argument");
+  EXPECT_EQ(refusal("cluster_size=512,backing_fmt=raw,backing_file=" + std::string(500, 'b')),
+            "Could not assign backing file '" + std::string(500, 'b') + "' with format 'raw': No space left on device");
+}
+
+TEST(CreateTest, NewImagesAreSoundAndEndWithTheirL1Table) {
+  run_in_main_loop([]() coroutine_fn {
+    for (const char* cluster_size : {"512", "1k", "4k", "64k", "2M"}) {
+      for (const char* more : {"compat=v2", "refcount_bits=1", "refcount_bits=64", "compression_type=zstd"}) {
+        for (const uint64_t size : {uint64_t{0}, uint64_t{1}, 100 * kMiB, kGiB}) {
+          const std::string list = fmt::format("cluster_size={},{},size={}", cluster_size, more, size);
+          SCOPED_TRACE(list);
+          const auto disk = created(list);
+          const auto image = open_image(make_mem_node(disk), {});
+          ASSERT_NE(image, nullptr);
+          EXPECT_EQ(image->length(), align_up(size, 512));
+          expect_sound(*image);
+          const Geometry geometry = parse_header(std::vector(disk->bytes), {})->geometry();
+          const uint64_t l1_end = 3 * geometry.cluster_size() + 8 * geometry.l1_needed(align_up(size, 512));
+          if (l1_end <= geometry.refcounts_per_block() * geometry.cluster_size()) {
+            EXPECT_EQ(disk->bytes.size(), l1_end);
+          }
+          EXPECT_TRUE(image->co_close().ok());
+        }
+      }
+    }
+  });
+}
+
+TEST(CreateTest, PreallocatedDisksHaveAPlaceForEveryCluster) {
+  run_in_main_loop([]() coroutine_fn {
+    for (const char* mode : {"metadata", "falloc", "full"}) {
+      for (const char* shape :
+           {"cluster_size=512,refcount_bits=64,size=300k", "cluster_size=4k,size=20M", "size=3473408"}) {
+        SCOPED_TRACE(fmt::format("{} {}", mode, shape));
+        const auto image = open_image(make_mem_node(created(fmt::format("{},preallocation={}", shape, mode))), {});
+        ASSERT_NE(image, nullptr);
+        expect_sound(*image);
+        const auto status = image->co_block_status(0, image->length(), false);
+        ASSERT_TRUE(status.ok());
+        EXPECT_EQ(status->bytes, image->length()) << "all in a row";
+        EXPECT_TRUE(status->allocated && status->data);
+        EXPECT_THAT(read_all(*image), ::testing::Each(std::byte{0}));
+        const auto before = image->file()->length();
+        const std::vector<std::byte> data = pattern(image->length());
+        EXPECT_TRUE(image->co_pwrite(0, data).ok());
+        EXPECT_EQ(image->file()->length(), before) << "nothing had to be allocated";
+        EXPECT_EQ(read_all(*image), data);
+        EXPECT_TRUE(image->co_close().ok());
+      }
+    }
+  });
+}
+
+// Whichever write fails, no file is left that looks like an image.
+TEST(CreateTest, AnImageAppearsWithItsLastWrite) {
+  run_in_main_loop([]() coroutine_fn {
+    for (uint64_t nth = 1;; ++nth) {
+      auto disk = std::make_shared<MemDisk>();
+      const auto file = make_fault_node(disk);
+      fault_driver(*file).fail_nth_io(nth, EIO, kOpWrite | kOpZeroes | kOpTruncate);
+      const auto result = qcow2_type().create(file.get(), "image", options_of("size=1M,preallocation=metadata"));
+      const bool fired = fault_driver(*file).fired();
+      EXPECT_TRUE(file->co_close().ok());
+      EXPECT_EQ(result.ok(), !fired);
+      if (!fired) {
+        EXPECT_GT(nth, 4u);
+        return;
+      }
+      disk->bytes.resize(2048);
+      EXPECT_EQ(qcow2_type().probe(disk->bytes), 0) << "I/O number " << nth;
+    }
+  });
+}
+
+TEST(FreshLayoutTest, TheRefcountTableMovesWhenItIsTooSmall) {
+  // The L1 table takes 51,200 clusters. 201 blocks count them, and the first refcount table has room for 64.
+  const Geometry geometry(9, 4);
+  const auto layout = plan_empty_disk(geometry, 100 * kGiB);
+  ASSERT_TRUE(layout.ok());
+  EXPECT_EQ(layout->refcount_table.v / 512, 51457u);
+  EXPECT_EQ(layout->refcount_table_clusters, 5u);
+  EXPECT_EQ(layout->abandoned_table.size(), 64u);
+  EXPECT_EQ(layout->used.front(), (ClusterRun{HostCluster(0), HostCluster(1)})) << "cluster 1 is free again";
+  EXPECT_EQ(layout->file_bytes, 51462u * 512);
+}
+
+// --- measure -------------------------------------------------------------------------------------------------------
+
+void expect_measured(std::string_view list, uint64_t size, std::optional<uint64_t> data, uint64_t required,
+                     uint64_t fully_allocated) {
+  SCOPED_TRACE(list);
+  const auto result = qcow2_type().measure(options_of(list), size, data);
+  ASSERT_TRUE(result.ok()) << result.error().message();
+  EXPECT_EQ(result->required, required);
+  EXPECT_EQ(result->fully_allocated, fully_allocated);
+}
+
+TEST(MeasureTest, PredictsSizes) {
+  expect_measured("", kGiB, {}, 393216, 1074135040);
+  expect_measured("", kMiB, 65536, 393216, 1376256);
+  expect_measured("cluster_size=512", 128 * kGiB, {}, 2737157632, 140176111104);
+  expect_measured("preallocation=full", kGiB, {}, 1074135040, 1074135040);
+  expect_measured("backing_file=b,backing_fmt=raw", kGiB, 0, 1074135040, 1074135040);
+  EXPECT_EQ(qcow2_type().measure(options_of(""), uint64_t{1} << 60, {}).error().message(),
+            "The image size is too large (try using a larger cluster size)");
+}
+
+}  // namespace
+}  // namespace coimg::qcow2
