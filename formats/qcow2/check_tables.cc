@@ -80,7 +80,8 @@ void Checker::count_l1_entry(L1Entry entry, uint64_t index, uint64_t times, bool
     result_.corruptions += times;
   }
   if (!entry.has_table()) {
-    if (active && entry.copied()) copied_suspect_ = true;
+    // COPIED of nothing: once there was a table.
+    if (active && entry.copied()) copied_suspect_ = lost_references_ = true;
     return;
   }
   const HostOffset offset = entry.l2_table();
