@@ -73,8 +73,7 @@ std::optional<int> CommandLine::parse(std::span<const std::string> words) {
 
   CLI::App app;
   app.set_help_flag(kHelpNames, "Show this help and exit");
-  app.add_flag_callback(
-      kVersionNames, [] {}, "Show the version and exit");
+  app.add_flag_callback(kVersionNames, [] {}, "Show the version and exit");
   OptionDeclarer options(app, context_.program);
   const auto trace = [this](const std::string& spec) -> Result<void> {
     enable_tracing(spec, context_.console);

@@ -17,7 +17,7 @@ namespace {
 /// The host file that a name leads to, if there is one.
 std::optional<BlockNode::FileIdentity> find_identity(const std::string& name) {
   const ProtocolName parts = split_protocol(name);
-  struct stat status {};
+  struct stat status{};
   if (!parts.protocol.empty() && parts.protocol != "file") return std::nullopt;
   if (stat(parts.rest.c_str(), &status) != 0) return std::nullopt;
   return BlockNode::FileIdentity{status.st_dev, status.st_ino};

@@ -18,7 +18,7 @@ namespace {
 bool is_same_file(const std::string& target, const BlockNode& other) {
   const ProtocolName parts = split_protocol(target);
   if (!parts.protocol.empty() && parts.protocol != "file") return false;
-  struct stat status {};
+  struct stat status{};
   if (stat(parts.rest.c_str(), &status) != 0) return false;
   const auto identity = other.file_identity();
   return identity.has_value() && *identity == BlockNode::FileIdentity{status.st_dev, status.st_ino};

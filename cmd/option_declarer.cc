@@ -6,8 +6,7 @@
 namespace coimg {
 
 void OptionDeclarer::flag(const char* names, bool& target, const char* help) {
-  app_.add_flag_callback(
-      names, [&target] { target = true; }, help);
+  app_.add_flag_callback(names, [&target] { target = true; }, help);
 }
 
 void OptionDeclarer::text(const char* names, const char* value_name, std::string& target, const char* help) {

@@ -11,7 +11,7 @@ namespace coimg {
 
 StopSignals::StopSignals(std::function<void()> before_death) : before_death_(std::move(before_death)) {
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
-    struct sigaction action {};
+    struct sigaction action{};
     if (sigaction(number, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) continue;
     MainLoop::set_signal_handler(number, [this, number] { on_signal(number); });
     handled_.push_back(number);

@@ -95,7 +95,7 @@ TargetFile::TargetFile(const std::string& name) {
 void TargetFile::remove(const std::optional<BlockNode::FileIdentity>& identity) const {
   if (path_.empty()) return;
   const std::unique_ptr<char, decltype(&std::free)> real_path(realpath(path_.c_str(), nullptr), &std::free);
-  struct stat status {};
+  struct stat status{};
   if (real_path == nullptr || lstat(real_path.get(), &status) != 0 || !S_ISREG(status.st_mode)) return;
   const BlockNode::FileIdentity found{status.st_dev, status.st_ino};
   if (identity.has_value() && !(found == *identity)) return;  // somebody has put another file there

@@ -32,8 +32,8 @@ class Coroutine {
   /// The same for any callable (mark lambdas coroutine_fn). The callable is moved into the coroutine and destroyed
   /// on its stack when it returns.
   template <typename Callable>
-  requires std::is_invocable_v < std::decay_t<Callable>
-  & > [[nodiscard]] static Coroutine* create(Callable&& callable, const char* name = "coroutine") {
+    requires std::is_invocable_v<std::decay_t<Callable>&>
+  [[nodiscard]] static Coroutine* create(Callable&& callable, const char* name = "coroutine") {
     using Stored = std::decay_t<Callable>;
     auto* stored = new Stored(std::forward<Callable>(callable));
     return create(

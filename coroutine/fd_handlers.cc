@@ -132,7 +132,7 @@ void FdHandlers::wait(Ready& ready, int64_t timeout_ns) {
                             [](const epoll_event& event) { return event.data.u64 >> 32 == 0; });
 }
 
-bool FdHandlers::call(int fd, uint32_t generation, SharedCallback Entry::*direction) {
+bool FdHandlers::call(int fd, uint32_t generation, SharedCallback Entry::* direction) {
   const auto found = entries_.find(fd);
   if (found == entries_.end() || found->second.generation != generation) return false;
   const SharedCallback callback = found->second.*direction;

@@ -62,7 +62,7 @@ class FdHandlers {
   static SharedCallback share(Callback callback);
   void replace(int fd, SharedCallback readable, SharedCallback writable);
   void remove(int fd);
-  bool call(int fd, uint32_t generation, SharedCallback Entry::*direction);
+  bool call(int fd, uint32_t generation, SharedCallback Entry::* direction);
 
   int epoll_fd_;
   std::unordered_map<int, Entry> entries_;

@@ -133,8 +133,7 @@ UringIoEngine::UringIoEngine(AioContext& context, const io_uring& ring, std::uni
       has_fallocate_(has_fallocate(ring_)),
       deferred_completions_((ring.flags & IORING_SETUP_DEFER_TASKRUN) != 0),
       retry_(context.new_bottom_half([this] { flush(); }, "io_uring retry")) {
-  context_.set_fd_handler(
-      ring_.ring_fd, [this] { reap(); }, nullptr);
+  context_.set_fd_handler(ring_.ring_fd, [this] { reap(); }, nullptr);
   context_.set_submit_hook([this] { flush(); });
 }
 

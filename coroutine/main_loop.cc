@@ -123,7 +123,7 @@ void MainLoop::init() {
   if (s.context != nullptr) return;
   s.context = &AioContext::current();
   // A parent may have left SIGCHLD ignored, and then the kernel throws the children's statuses away.
-  struct sigaction action {};
+  struct sigaction action{};
   if (sigaction(SIGCHLD, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) {
     action.sa_handler = SIG_DFL;
     sigaction(SIGCHLD, &action, nullptr);

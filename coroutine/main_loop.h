@@ -36,8 +36,8 @@ class MainLoop {
   static void add_child_watch(pid_t pid, std::function<void(int status)> on_exit);
 };
 
-/// Runs `body` (a coroutine_fn) in a coroutine that a bottom half on the calling thread's loop starts, and runs the loop
-/// until it returns. The one door from plain code into coroutines.
+/// Runs `body` (a coroutine_fn) in a coroutine that a bottom half on the calling thread's loop starts, and runs the
+/// loop until it returns. The one door from plain code into coroutines.
 void run_in_main_loop(const std::function<void()>& body) no_coroutine_fn;
 
 }  // namespace coimg

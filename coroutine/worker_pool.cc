@@ -159,7 +159,7 @@ void renew_in_child() { new (impl_storage) WorkerPool::Impl; }
 
 }  // namespace
 
-WorkerPool::WorkerPool() : impl_(new (impl_storage) Impl) { pthread_atfork(nullptr, nullptr, renew_in_child); }
+WorkerPool::WorkerPool() : impl_(new(impl_storage) Impl) { pthread_atfork(nullptr, nullptr, renew_in_child); }
 
 /// Runs at process exit: lets running and queued jobs finish, as they use memory that exit is about to take away.
 WorkerPool::~WorkerPool() {

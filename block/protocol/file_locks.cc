@@ -21,7 +21,7 @@ constexpr off_t kUnsharedBase = 200;  ///< byte 200 + i: permission i is not sha
 constexpr const char* kPermissionNames[kPermissionCount] = {"consistent read", "write", "write unchanged", "resize"};
 
 struct flock one_byte(short type, off_t byte) {
-  struct flock lock {};
+  struct flock lock{};
   lock.l_type = type;
   lock.l_whence = SEEK_SET;
   lock.l_start = byte;

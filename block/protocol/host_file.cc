@@ -86,7 +86,7 @@ Result<void> HostFile::close() {
 
 Result<void> HostFile::set_permissions(const Permissions& permissions) {
   if (!lock_) return {};
-  struct stat info {};
+  struct stat info{};
   COIMG_TRY(co_run_on_worker([&]() -> Result<void> {
     COIMG_TRY(locks_.change(fd_.get(), permissions, filename_));
     if (fstat(fd_.get(), &info) != 0) return Error::from_errno(errno);
@@ -186,7 +186,7 @@ Result<BlockStatus> HostFile::block_status(uint64_t offset, uint64_t bytes, bool
 }
 
 Result<std::optional<uint64_t>> HostFile::allocated_file_size() {
-  struct stat info {};
+  struct stat info{};
   const int error = co_run_on_worker([&] { return fstat(fd_.get(), &info) == 0 ? 0 : errno; });
   if (error != 0) return Error::from_errno(error);
   return std::optional<uint64_t>(static_cast<uint64_t>(info.st_blocks) * 512);

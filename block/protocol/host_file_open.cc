@@ -136,7 +136,7 @@ Result<HostFileSetup> open_host_file(const std::string& filename, const OpenFlag
   setup.fd = UniqueFd(open(filename.c_str(), access | kOpenFlags));
   const int open_error = errno;
 
-  struct stat info {};
+  struct stat info{};
   if (!setup.fd.valid()) {
     // A directory cannot be opened for writing and a socket not at all: say what they are, not what open() says.
     if (stat(filename.c_str(), &info) == 0 && !kind_of(info.st_mode)) return not_a_regular_file(filename);
@@ -185,7 +185,7 @@ void set_nocow_best_effort(int fd) {
 }
 
 void set_extent_size_hint_best_effort(int fd, uint64_t bytes) {
-  struct fsxattr attributes {};
+  struct fsxattr attributes{};
   if (bytes > UINT32_MAX || ioctl(fd, FS_IOC_FSGETXATTR, &attributes) != 0) return;
   if (bytes != 0) {
     attributes.fsx_xflags |= FS_XFLAG_EXTSIZE;
@@ -199,7 +199,7 @@ void set_extent_size_hint_best_effort(int fd, uint64_t bytes) {
 /// Makes an empty file, or empties the one that is there once it is known that nobody else uses it. Blocks.
 Result<void> create_host_file(const std::string& filename, const CreateOptions& options, bool& created) {
   const UniqueFd fd = COIMG_TRY(open_for_creation(filename, created));
-  struct stat info {};
+  struct stat info{};
   if (fstat(fd.get(), &info) != 0) return Error::from_errno(errno, fmt::format("Could not create '{}'", filename));
   const auto kind = kind_of(info.st_mode);
   if (!kind) return not_a_regular_file(filename);

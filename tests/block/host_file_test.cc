@@ -119,7 +119,7 @@ class HostFileTest : public ::testing::Test {
     return file.pwrite_zeroes(offset, bytes, {.may_unmap = may_unmap, .no_fallback = false, .placement = nullptr});
   }
   uint64_t blocks() const {
-    struct stat info {};
+    struct stat info{};
     stat(path_.c_str(), &info);
     return static_cast<uint64_t>(info.st_blocks) * 512;
   }

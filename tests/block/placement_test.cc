@@ -85,7 +85,9 @@ TEST(PlacementOrder, ATicketThatGoesAwayEndsItsTurn) {
     });
     let_others_run(3);
     EXPECT_FALSE(second_ran);
-    { const PlacementOrder::Ticket last_owner = std::move(moved); }
+    {
+      const PlacementOrder::Ticket last_owner = std::move(moved);
+    }
     let_others_run(3);
     EXPECT_TRUE(second_ran);
     group.wait_all();
