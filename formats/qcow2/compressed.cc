@@ -1,5 +1,6 @@
 // Which library for what: ISA-L writes deflate, as fast as no other and with a window that can be held to the 4 KiB
-// that every reader of the format copes with; level 3 comes within two or three per cent of zlib's default in size.
+// that every reader of the format copes with; level 3 is eight times as fast as zlib's default, for
+// output that is larger by one to seven per cent.
 // libdeflate reads it, and zlib has the last word on streams that libdeflate refuses, since it decodes as QEMU does:
 // longer streams are cut, what lies behind is ignored. zstd has one library.
 //
