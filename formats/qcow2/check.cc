@@ -78,14 +78,10 @@ Result<void> Checker::count_references() {
 
 // --- regions --------------------------------------------------------------------------------------------------------
 
-void Checker::add_cluster(HostCluster cluster, uint64_t times, uint16_t marks) {
-  if (const uint64_t excess = counts_->add(cluster, times, marks)) {
-    report(fmt::format("ERROR: overflow cluster offset={:#x}", geometry_.host_offset(cluster).v));
-    report(
-        "Use coimg amend to increase the refcount entry width or coimg convert to create a clean copy if the image "
-        "cannot be opened for writing");
-    result_.corruptions += excess;
-  }
+void Checker::report_overflow(HostCluster cluster, uint64_t excess) {
+  report(fmt::format("ERROR: overflow cluster offset={:#x}", geometry_.host_offset(cluster).v));
+  report("Use coimg convert -o refcount_bits=64 to create a clean copy with wider refcounts");
+  result_.corruptions += excess;
 }
 
 /// Counts a reference to each cluster of the range; false when it lies too far behind the end of the file.

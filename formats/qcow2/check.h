@@ -115,7 +115,11 @@ class Checker {
   void report(std::string_view line) { reporter_->finding(line); }
   Result<void> prepare() coroutine_fn;
   bool add_region(HostOffset offset, uint64_t bytes, uint64_t times = 1, uint16_t marks = 0);
-  void add_cluster(HostCluster cluster, uint64_t times, uint16_t marks);
+  void add_cluster(HostCluster cluster, uint64_t times, uint16_t marks) {
+    if (const uint64_t excess = counts_->add(cluster, times, marks)) [[unlikely]]
+      report_overflow(cluster, excess);
+  }
+  void report_overflow(HostCluster cluster, uint64_t excess);
   void reserve_beyond_end(HostOffset offset, uint64_t end);
   bool add_metadata(HostOffset offset, uint64_t bytes, uint64_t times = 1, Metadata kind = Metadata::kOther);
   Result<void> count_snapshots() coroutine_fn;
