@@ -23,29 +23,25 @@ bool is_valid_offset(uint64_t offset) { return offset <= static_cast<uint64_t>(s
 
 IoEngine& current_engine() { return AioContext::current().io_engine(); }
 
-enum class EngineChoice { kAutomatic, kThreads, kIoUring };
-
-EngineChoice choice_from_environment() {
+/// The engine to try first. io_uring is also the default: see the measurements in io_engine_uring.cc.
+IoEngineKind preferred_engine() {
   const char* const value = std::getenv("COIMG_AIO");  // NOLINT(concurrency-mt-unsafe): nobody sets variables
   const std::string_view name = value == nullptr ? "" : value;
-  if (name.empty()) return EngineChoice::kAutomatic;
-  if (name == io_engine_name(IoEngineKind::kThreads)) return EngineChoice::kThreads;
-  if (name == io_engine_name(IoEngineKind::kIoUring)) return EngineChoice::kIoUring;
+  if (name == io_engine_name(IoEngineKind::kThreads)) return IoEngineKind::kThreads;
+  if (name.empty() || name == io_engine_name(IoEngineKind::kIoUring)) return IoEngineKind::kIoUring;
   static std::once_flag warned;
   std::call_once(warned, [value] {
     std::fprintf(stderr, "coimg: warning: COIMG_AIO is '%s', expected 'io_uring' or 'threads'; using the default\n",
                  value);
   });
-  return EngineChoice::kAutomatic;
+  return IoEngineKind::kIoUring;
 }
 
 }  // namespace
 
 std::unique_ptr<IoEngine> make_io_engine(AioContext& context) {
-  const EngineChoice choice = choice_from_environment();
-  if (choice != EngineChoice::kThreads) {
-    const UringUse use = choice == EngineChoice::kIoUring ? UringUse::kAlways : UringUse::kWherePays;
-    if (auto engine = make_uring_io_engine(context, use)) return engine;
+  if (preferred_engine() == IoEngineKind::kIoUring) {
+    if (auto engine = make_uring_io_engine(context)) return engine;
   }
   return make_thread_io_engine();
 }

@@ -1,8 +1,8 @@
 // File I/O for coroutines, on io_uring or on worker threads.
 //
-// The engine is chosen once per thread: io_uring when the kernel allows it and it pays, else worker threads. The
-// environment variable COIMG_AIO=io_uring|threads forces one; io_uring falls back to threads where the kernel refuses
-// it. All calls return what the system call would, with -errno for errors, and never block the thread.
+// The engine is chosen once per thread: io_uring when the kernel allows it, else worker threads. The environment
+// variable COIMG_AIO=io_uring|threads asks for one; io_uring falls back to threads where the kernel refuses it. All
+// calls return what the system call would, with -errno for errors, and never block the thread.
 #pragma once
 
 #include <sys/types.h>

@@ -17,11 +17,7 @@ std::unique_ptr<IoEngine> make_io_engine(AioContext& context);
 /// System calls on the worker pool. Works in any thread.
 std::unique_ptr<IoEngine> make_thread_io_engine();
 
-/// What goes through the ring: everything, or only where it measurably pays (see io_engine_uring.cc) while worker
-/// threads get the rest.
-enum class UringUse { kWherePays, kAlways };
-
 /// An io_uring of the calling thread, which must be the one of `context`. Null when the kernel refuses one.
-std::unique_ptr<IoEngine> make_uring_io_engine(AioContext& context, UringUse use);
+std::unique_ptr<IoEngine> make_uring_io_engine(AioContext& context);
 
 }  // namespace coimg
