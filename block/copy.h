@@ -20,9 +20,9 @@ struct CopyOptions {
   bool target_has_backing =
       false;             ///< copy only what the sources' top layers allocate; write zeros where they have zeros
   bool salvage = false;  ///< unreadable sectors become zeros
-  std::function<void(uint64_t done, uint64_t total)> on_progress;  ///< bytes; called on the loop, not too often
-  std::function<bool()> should_stop;                               ///< asked between requests: end with ECANCELED
-  std::function<void(const std::string&)> on_warning;
+  std::function<void(uint64_t done, uint64_t total)> on_progress = {};  ///< bytes; called on the loop, not too often
+  std::function<bool()> should_stop = {};                               ///< asked between requests: end with ECANCELED
+  std::function<void(const std::string&)> on_warning = {};
 };
 
 /// Copies the concatenation of `sources` (each rounded up to 512 bytes) to the start of `target`, which is long enough.

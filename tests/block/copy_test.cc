@@ -265,8 +265,11 @@ TEST(CopyPlanTest, ChunksCoverTheSourceAndBeginAtUnits) {
       auto node = open_raw(make_mem_node(content));
       SourceSequence sources({node.get()});
       const bool whole_units = seed % 2 == 0;
-      CopyPlan plan(
-          sources, {.granularity = 65536, .chunk_bytes = 262144, .idle_chunk_bytes = kGiB, .whole_units = whole_units});
+      CopyPlan plan(sources, {.granularity = 65536,
+                              .chunk_bytes = 262144,
+                              .idle_chunk_bytes = kGiB,
+                              .top_layer_only = false,
+                              .whole_units = whole_units});
       uint64_t position = 0;
       while (true) {
         const auto next = plan.next();
