@@ -4,8 +4,9 @@
 // hook moves as many as the ring has room for into submission entries and hands them to the kernel with one system
 // call per loop iteration. No more are in flight than the completion ring has slots, so it cannot overflow.
 //
-// Completions reach the loop through a registered eventfd. A ring set up with DEFER_TASKRUN keeps them back until its
-// thread asks for them, and does not wake those who poll the ring's own descriptor; it does signal the eventfd.
+// The ring's descriptor is an fd handler of the context: it is readable while there are completions. DEFER_TASKRUN is
+// deliberately not used: completions that it holds back do not wake those who poll that descriptor (seen with Linux
+// 6.18), so it needs a registered eventfd, whose extra system calls eat up what it gains.
 #include <liburing.h>
 
 #include <algorithm>
@@ -14,7 +15,6 @@
 #include <climits>
 #include <cstring>
 #include <memory>
-#include <utility>
 
 #include "coroutine/aio_context.h"
 #include "coroutine/coroutine.h"
@@ -77,10 +77,10 @@ bool is_large(std::span<const iovec> iov) {
   return false;
 }
 
-/// Sets the ring up with what suits one thread that submits and reaps, or plainly on kernels before 6.1.
+/// Sets the ring up for one thread that enters the kernel often anyway, or plainly on kernels before 6.0.
 int set_up_ring(io_uring& ring) {
-  const unsigned single_thread = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL;
-  if (io_uring_queue_init(kSubmissionEntries, &ring, single_thread) == 0) return 0;
+  const unsigned flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SUBMIT_ALL;
+  if (io_uring_queue_init(kSubmissionEntries, &ring, flags) == 0) return 0;
   return io_uring_queue_init(kSubmissionEntries, &ring, 0);
 }
 
@@ -108,8 +108,8 @@ bool has_fallocate(io_uring& ring) {
 
 class UringIoEngine final : public IoEngine {
  public:
-  /// Takes `ring` over, which signals its completions to `completed`.
-  UringIoEngine(AioContext& context, const io_uring& ring, std::unique_ptr<EventNotifier> completed);
+  /// Takes `ring` over.
+  UringIoEngine(AioContext& context, const io_uring& ring);
   ~UringIoEngine() override;
   UringIoEngine(const UringIoEngine&) = delete;
   UringIoEngine& operator=(const UringIoEngine&) = delete;
@@ -131,10 +131,7 @@ class UringIoEngine final : public IoEngine {
 
   AioContext& context_;
   io_uring ring_;
-  const std::unique_ptr<EventNotifier> completed_;
   const bool has_fallocate_;
-  /// Completions wait in the kernel until they are asked for.
-  const bool deferred_completions_;
   /// For what the ring cannot do.
   const std::unique_ptr<IoEngine> workers_ = make_thread_io_engine();
   /// Tries again to submit when the kernel was short of memory.
@@ -145,21 +142,19 @@ class UringIoEngine final : public IoEngine {
   unsigned in_flight_ = 0;  ///< in the submission ring or the kernel
 };
 
-UringIoEngine::UringIoEngine(AioContext& context, const io_uring& ring, std::unique_ptr<EventNotifier> completed)
+UringIoEngine::UringIoEngine(AioContext& context, const io_uring& ring)
     : context_(context),
       ring_(ring),
-      completed_(std::move(completed)),
       has_fallocate_(has_fallocate(ring_)),
-      deferred_completions_((ring.flags & IORING_SETUP_DEFER_TASKRUN) != 0),
       retry_(context.new_bottom_half([this] { flush(); }, "io_uring retry")) {
-  context_.set_fd_handler(completed_->fd(), [this] { reap(); }, nullptr);
+  context_.set_fd_handler(ring_.ring_fd, [this] { reap(); }, nullptr);
   context_.set_submit_hook([this] { flush(); });
 }
 
 UringIoEngine::~UringIoEngine() {
   assert(head_ == nullptr && in_flight_ == 0 && "an I/O engine is destroyed while coroutines wait for it");
   context_.set_submit_hook(nullptr);
-  context_.set_fd_handler(completed_->fd(), nullptr, nullptr);
+  context_.set_fd_handler(ring_.ring_fd, nullptr, nullptr);
   io_uring_queue_exit(&ring_);
 }
 
@@ -266,8 +261,6 @@ bool UringIoEngine::submit() {
 /// The fd handler: enters the coroutines whose requests are complete. What they ask for next goes out with the next
 /// submit hook, so this ends even when every answer makes a new request.
 void UringIoEngine::reap() {
-  completed_->test_and_clear();  // first: what completes from here on signals it again
-  if (deferred_completions_) io_uring_get_events(&ring_);
   io_uring_cqe* cqe = nullptr;
   while (io_uring_peek_cqe(&ring_, &cqe) == 0) {
     auto& request = *static_cast<Request*>(io_uring_cqe_get_data(cqe));
@@ -284,12 +277,11 @@ void UringIoEngine::reap() {
 std::unique_ptr<IoEngine> make_uring_io_engine(AioContext& context) {
   io_uring ring{};
   if (set_up_ring(ring) != 0) return nullptr;
-  auto completed = std::make_unique<EventNotifier>();
-  if (!ring_works(ring) || io_uring_register_eventfd(&ring, completed->fd()) != 0) {
+  if (!ring_works(ring)) {
     io_uring_queue_exit(&ring);
     return nullptr;
   }
-  return std::make_unique<UringIoEngine>(context, ring, std::move(completed));
+  return std::make_unique<UringIoEngine>(context, ring);
 }
 
 }  // namespace coimg
