@@ -24,7 +24,7 @@ while [ "$(du -sm files | cut -f1)" -gt 380 ]; do # a machine with large directo
   largest=$(du -s files/* | sort -rn | head -1 | cut -f2)
   rm -rf "$largest"
 done
-mke2fs -q -t ext4 -d files disk.raw 512M
+mke2fs -q -t ext4 -d files disk.raw 512M 2>/dev/null
 printf 'disk.raw: %s files, %s MiB of data\n' "$(find files -type f | wc -l)" "$(du -sm disk.raw | cut -f1)"
 rm -rf files
 
@@ -43,7 +43,8 @@ run convert -p -O raw small.qcow2 back.raw
 run compare -f raw -F raw disk.raw back.raw
 cmp disk.raw back.raw && echo "back.raw is disk.raw, byte for byte."
 e2fsck -fn back.raw
-printf '\n%-14s %s\n' disk.raw "$(du -m disk.raw | cut -f1) MiB" disk.qcow2 "$(du -m disk.qcow2 | cut -f1) MiB" \
+printf '\n'
+printf '%-14s %s\n' disk.raw "$(du -m disk.raw | cut -f1) MiB" disk.qcow2 "$(du -m disk.qcow2 | cut -f1) MiB" \
   small.qcow2 "$(du -m small.qcow2 | cut -f1) MiB"
 
 step "The same with your own image"
