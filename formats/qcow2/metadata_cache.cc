@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cstring>
 #include <utility>
 
 #include "block/util/math.h"
@@ -23,14 +22,17 @@ constexpr size_t kMaxBatchBytes = 1 << 20;
 }  // namespace
 
 struct MetadataCache::Slice {
-  Slice(MetadataCache& owner, HostOffset position) : cache(owner), offset(position), data(owner.slice_bytes_) {}
+  Slice(MetadataCache& owner, HostOffset position)
+      : cache(owner), offset(position), memory(new std::byte[owner.slice_bytes_]) {}
+  [[nodiscard]] std::span<std::byte> bytes() const { return {memory.get(), cache.slice_bytes_}; }
 
   MetadataCache& cache;
   const HostOffset offset;
-  AlignedBuffer data;
+  /// Not aligned: with small clusters there are thousands of slices, and padding would outweigh them.
+  const std::unique_ptr<std::byte[]> memory;
   std::list<Slice*>::iterator lru_position;
   unsigned pins = 0;
-  bool loading = true;  ///< `data` is not valid yet
+  bool loading = true;  ///< `memory` is not valid yet
   bool dirty = false;
   bool writing = false;  ///< a copy is on its way: must stay in memory, as the file may still have the old bytes
 
@@ -60,7 +62,7 @@ void MetadataCache::Pin::reset() {
   if (--slice->pins == 0) slice->cache.changed_.restart_all();
 }
 
-std::byte* MetadataCache::Pin::data() const { return slice_->data.data(); }
+std::byte* MetadataCache::Pin::data() const { return slice_->memory.get(); }
 HostOffset MetadataCache::Pin::offset() const { return slice_->offset; }
 
 MetadataCache::MetadataCache(BlockNode& file, size_t slice_bytes, size_t capacity, std::string_view noun)
@@ -92,7 +94,7 @@ Result<MetadataCache::Pin> MetadataCache::load(HostOffset offset) {
 Result<MetadataCache::Pin> MetadataCache::create_zeroed(HostOffset offset) {
   Slice* const slice = COIMG_TRY(obtain(offset));
   Pin pin(slice);
-  std::memset(slice->data.data(), 0, slice_bytes_);
+  std::ranges::fill(slice->bytes(), std::byte{0});
   slice->loading = false;
   mark_dirty(pin);
   return pin;
@@ -147,9 +149,9 @@ Result<void> MetadataCache::read_slice(Slice& slice) {
   const uint64_t file_length = file_.length();
   const uint64_t available = slice.offset.v < file_length ? file_length - slice.offset.v : 0;
   const size_t bytes = std::min<uint64_t>(available, slice_bytes_);
-  std::memset(slice.data.data() + bytes, 0, slice_bytes_ - bytes);
+  std::ranges::fill(slice.bytes().subspan(bytes), std::byte{0});
   if (bytes == 0) return {};
-  return file_.co_pread(slice.offset.v, slice.data.span().first(bytes));
+  return file_.co_pread(slice.offset.v, slice.bytes().first(bytes));
 }
 
 void MetadataCache::drop(Slice& slice) {
@@ -235,7 +237,7 @@ MetadataCache::Batch MetadataCache::take_batch(std::span<const uint64_t> offsets
   batch.bytes = AlignedBuffer(batch.slices.size() * slice_bytes_);
   std::byte* target = batch.bytes.data();
   for (Slice* const slice : batch.slices) {
-    std::memcpy(target, slice->data.data(), slice_bytes_);
+    std::ranges::copy(slice->bytes(), target);
     target += slice_bytes_;
     slice->dirty = false;
     slice->writing = true;

@@ -133,9 +133,10 @@ class RefcountTable {
   Result<void> create_block_locked(HostOffset block) coroutine_fn CO_REQUIRES(lock_);
   Result<void> write_and_flush_blocks_locked() coroutine_fn CO_REQUIRES(lock_);
   Result<void> store_slot_locked(uint64_t slot, HostOffset block) coroutine_fn CO_REQUIRES(lock_);
-  Result<void> store_table_locked(std::span<const uint64_t> entries) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> store_table_locked(std::span<const uint64_t> entries, std::span<const uint64_t> stored)
+      coroutine_fn CO_REQUIRES(lock_);
   Result<void> grow_table_locked(uint64_t slot, HostOffset block) coroutine_fn CO_REQUIRES(lock_);
-  Result<bool> block_is_empty_locked(uint64_t slot) coroutine_fn CO_REQUIRES(lock_);
+  Result<bool> block_is_empty_locked(uint64_t slot, const ClusterSet& dropped) coroutine_fn CO_REQUIRES(lock_);
   [[nodiscard]] HostOffset block_offset(uint64_t slot) const {
     return HostOffset(slot < entries_.size() ? entries_[slot] & kRefcountTableOffsetMask : 0);
   }

@@ -206,8 +206,8 @@ Result<HostCluster> RefcountTable::end_of_used() {
   return HostCluster(0);
 }
 
-/// Whether a block has no refcounts but its own, if that is in it.
-Result<bool> RefcountTable::block_is_empty_locked(uint64_t slot) {
+/// Whether a block has no refcounts but its own, if that is in it, and those of blocks that are dropped already.
+Result<bool> RefcountTable::block_is_empty_locked(uint64_t slot, const ClusterSet& dropped) {
   const uint64_t per_block = geometry_.refcounts_per_block();
   const HostCluster self = geometry_.host_cluster(block_offset(slot));
   HostCluster cluster(slot * per_block);
@@ -215,47 +215,60 @@ Result<bool> RefcountTable::block_is_empty_locked(uint64_t slot) {
   while (cluster < end) {
     const Window window = COIMG_TRY(window_locked(cluster));
     const uint64_t window_end = window.index + window.count;
-    uint64_t used = first_used(window.pin.data(), window.index, window_end, geometry_.refcount_order());
-    if (used != window_end && cluster + (used - window.index) == self) {
-      used = first_used(window.pin.data(), used + 1, window_end, geometry_.refcount_order());
+    for (uint64_t i = window.index;; ++i) {
+      i = first_used(window.pin.data(), i, window_end, geometry_.refcount_order());
+      if (i == window_end) break;
+      const HostCluster used = cluster + (i - window.index);
+      if (used != self && !dropped.first_overlap(used, ClusterCount(1))) return false;
     }
-    if (used != window_end) return false;
     cluster += window.count;
   }
   return true;
 }
 
-/// Writes a whole table over the present one.
-Result<void> RefcountTable::store_table_locked(std::span<const uint64_t> entries) {
-  const AlignedBuffer table = encode_table(entries);
-  COIMG_TRY(file_.co_pwrite(table_offset_.v, table.span()).with_context("writing the refcount table"));
-  return file_.co_flush();
+/// Writes those sectors of the table that differ from what is stored, the last one first, with a flush behind each: a
+/// block that is counted by another one is gone from disk before that one is.
+Result<void> RefcountTable::store_table_locked(std::span<const uint64_t> entries, std::span<const uint64_t> stored) {
+  constexpr size_t kPerSector = kSectorSize / sizeof(be64);
+  for (size_t begin = entries.size(); begin > 0;) {
+    begin -= kPerSector;
+    const auto sector = entries.subspan(begin, kPerSector);
+    if (std::ranges::equal(sector, stored.subspan(begin, kPerSector))) continue;
+    const AlignedBuffer bytes = encode_table(sector);
+    COIMG_TRY(file_.co_pwrite(table_offset_.v + begin * sizeof(be64), bytes.span())
+                  .with_context("writing the refcount table"));
+    COIMG_TRY(file_.co_flush());
+  }
+  return {};
 }
 
 Result<void> RefcountTable::drop_empty_blocks() {
   CoMutexGuard guard(lock_);
   std::vector<uint64_t> entries = entries_;
-  std::vector<uint64_t> dropped;
-  for (uint64_t slot = 0; slot < entries.size(); ++slot) {
-    if (block_offset(slot).v == 0 || !COIMG_TRY(block_is_empty_locked(slot))) continue;
+  std::vector<uint64_t> dropped_slots;
+  ClusterSet dropped;
+  // Downwards, as a block mostly lies in front of what it counts: then what counts the block comes later.
+  for (uint64_t slot = entries.size(); slot-- > 0;) {
+    if (block_offset(slot).v == 0 || !COIMG_TRY(block_is_empty_locked(slot, dropped))) continue;
     entries[slot] = 0;
-    dropped.push_back(slot);
+    dropped_slots.push_back(slot);
+    dropped.insert(geometry_.host_cluster(block_offset(slot)), ClusterCount(1));
   }
-  if (dropped.empty()) return {};
+  if (dropped_slots.empty()) return {};
 
-  auto stored = store_table_locked(entries);
+  auto stored = store_table_locked(entries, entries_);
   if (!stored.ok()) {
     // The blocks stay in use, so the table on disk must refer to them.
-    if (store_table_locked(entries_).ok()) return stored;
+    if (store_table_locked(entries_, entries).ok()) return stored;
     return owner_.refcounts_damaged("the refcount table may lack refcount blocks");
   }
   std::swap(entries_, entries);
-  for (const uint64_t slot : dropped) {
+  for (const uint64_t slot : dropped_slots) {
     const HostOffset block(entries[slot] & kRefcountTableOffsetMask);
     const HostCluster cluster = geometry_.host_cluster(block);
     blocks_.forget(block, geometry_.cluster_size());
     owner_.refcount_metadata_changed(block, geometry_.cluster_size(), false);
-    if (slot_of(cluster) == slot) continue;  // its refcount went with it
+    if (block_offset(slot_of(cluster)).v == 0) continue;  // its refcount has gone with the block that held it
     undo_best_effort_locked(cluster, ClusterCount(1), {.change = Change::kDecrement, .reusable_at_once = true});
   }
   return {};
