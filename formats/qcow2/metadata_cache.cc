@@ -105,7 +105,7 @@ void MetadataCache::mark_dirty(const Pin& pin) {
   assert(&slice.cache == this && !slice.loading);
   if (slice.dirty) return;
   slice.dirty = true;
-  ++dirty_count_;
+  dirty_offsets_.insert(slice.offset.v);
 }
 
 /// The slice at `offset`, not being loaded by anybody else. A new one is `loading` and the caller's to fill, and must
@@ -156,7 +156,7 @@ Result<void> MetadataCache::read_slice(Slice& slice) {
 
 void MetadataCache::drop(Slice& slice) {
   assert(slice.pins == 0 && !slice.writing);
-  if (slice.dirty) --dirty_count_;
+  if (slice.dirty) dirty_offsets_.erase(slice.offset.v);
   lru_.erase(slice.lru_position);
   slices_.erase(slice.offset.v);
 }
@@ -193,7 +193,7 @@ Result<void> MetadataCache::settle_dependencies() {
 
 Result<void> MetadataCache::write_back() {
   CoMutexGuard guard(write_lock_);
-  const std::vector<uint64_t> offsets = dirty_offsets();
+  const std::vector<uint64_t> offsets(dirty_offsets_.begin(), dirty_offsets_.end());
   std::span<const uint64_t> left = offsets;
   while (!left.empty()) {
     COIMG_TRY(settle_dependencies());
@@ -208,17 +208,6 @@ Result<void> MetadataCache::write_back() {
     }
   }
   return {};
-}
-
-std::vector<uint64_t> MetadataCache::dirty_offsets() const {
-  std::vector<uint64_t> offsets;
-  if (dirty_count_ == 0) return offsets;
-  offsets.reserve(dirty_count_);
-  for (const auto& [offset, slice] : slices_) {
-    if (slice->dirty) offsets.push_back(offset);
-  }
-  std::ranges::sort(offsets);
-  return offsets;
 }
 
 /// Copies the slices at the front of `offsets` that lie next to each other in the file and are (still) dirty.
@@ -241,7 +230,7 @@ MetadataCache::Batch MetadataCache::take_batch(std::span<const uint64_t> offsets
     target += slice_bytes_;
     slice->dirty = false;
     slice->writing = true;
-    --dirty_count_;
+    dirty_offsets_.erase(slice->offset.v);
     ++writing_count_;
   }
   return batch;
@@ -253,7 +242,7 @@ void MetadataCache::finish_batch(const Batch& batch, bool written) {
     --writing_count_;
     if (!written && !slice->dirty) {
       slice->dirty = true;
-      ++dirty_count_;
+      dirty_offsets_.insert(slice->offset.v);
     }
   }
   changed_.restart_all();

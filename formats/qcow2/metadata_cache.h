@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <set>
 #include <span>
 #include <string_view>
 #include <unordered_map>
@@ -65,7 +66,7 @@ class MetadataCache {
 
   void mark_dirty(const Pin& pin);
   /// Something has not arrived in the file yet.
-  [[nodiscard]] bool dirty() const { return dirty_count_ != 0 || writing_count_ != 0; }
+  [[nodiscard]] bool dirty() const { return !dirty_offsets_.empty() || writing_count_ != 0; }
 
   /// Errors: what writing out the reverse dependency gave; nothing has changed then.
   Result<void> depend_on(MetadataCache& other) coroutine_fn;
@@ -91,7 +92,6 @@ class MetadataCache {
   Result<void> read_slice(Slice& slice) coroutine_fn;
   void drop(Slice& slice);
   [[nodiscard]] Slice* find_busy(HostOffset offset, uint64_t bytes) const;
-  [[nodiscard]] std::vector<uint64_t> dirty_offsets() const;
   Batch take_batch(std::span<const uint64_t> offsets);
   void finish_batch(const Batch& batch, bool written);
   Result<void> settle_dependencies() coroutine_fn CO_REQUIRES(write_lock_);
@@ -101,8 +101,8 @@ class MetadataCache {
   const size_t capacity_;
   const std::string_view noun_;
   std::unordered_map<uint64_t, std::unique_ptr<Slice>> slices_;
-  std::list<Slice*> lru_;  ///< front: longest unused; only unpinned ones are evicted
-  size_t dirty_count_ = 0;
+  std::list<Slice*> lru_;             ///< front: longest unused; only unpinned ones are evicted
+  std::set<uint64_t> dirty_offsets_;  ///< of the dirty slices, in the order in which they are written
   size_t writing_count_ = 0;
   /// Set only under the other cache's write_lock_, so that it cannot appear while that cache is being written.
   MetadataCache* depends_on_ = nullptr;
