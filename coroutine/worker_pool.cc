@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "coroutine/aio_context.h"
+#include "coroutine/compiler.h"
 #include "coroutine/coroutine.h"
 #include "coroutine/fatal.h"
 
@@ -29,22 +30,28 @@ constexpr auto kIdleTime = std::chrono::seconds(10);
 /// Fewest threads allowed: enough requests for one SSD, even on a machine with one processor.
 constexpr unsigned kMinBound = 16;
 
+/// The jobs that a thread has submitted and that are not yet settled: run, and the waiter scheduled. The thread may not
+/// go before, as they use its context and the stacks of its coroutines. Made after the thread's context and therefore
+/// destroyed before it, also when the main thread calls exit() with jobs under way.
+class ThreadJobs {
+ public:
+  ~ThreadJobs();
+  unsigned unsettled = 0;  ///< guarded by the pool's mutex
+};
+
+COIMG_THREAD_LOCAL_ACCESSOR ThreadJobs& jobs_of_thread() {
+  thread_local ThreadJobs jobs;
+  return jobs;
+}
+
 struct Job {
   const std::function<void()>* work;
   Coroutine* waiter;
   AioContext* context;
+  ThreadJobs* submitter;
   std::atomic<bool> done{false};
   Job* next = nullptr;
 };
-
-void execute(Job& job) noexcept {
-  (*job.work)();
-  // The node is gone as soon as the waiter runs.
-  Coroutine* const waiter = job.waiter;
-  AioContext* const context = job.context;
-  job.done.store(true, std::memory_order_release);
-  context->co_schedule(waiter);
-}
 
 /// Blocks all signals for the calling thread, and thereby for the threads it starts in the meantime.
 class AllSignalsBlocked {
@@ -64,11 +71,12 @@ class AllSignalsBlocked {
 
 }  // namespace
 
-/// All members but the condition variables are guarded by `mutex`.
+/// All data members but the condition variables are guarded by `mutex`.
 struct WorkerPool::Impl {
   std::mutex mutex;
   std::condition_variable work_ready;
   std::condition_variable thread_ended;
+  std::condition_variable thread_settled;
   Job* head = nullptr;
   Job* tail = nullptr;
   unsigned queued = 0;
@@ -81,6 +89,8 @@ struct WorkerPool::Impl {
   void start_thread();
   void work();
   Job* pop();
+  void execute(Job& job, std::unique_lock<std::mutex>& lock) noexcept;
+  void wait_until_settled(const ThreadJobs& jobs);
 };
 
 Job* WorkerPool::Impl::pop() {
@@ -92,10 +102,28 @@ Job* WorkerPool::Impl::pop() {
   return job;
 }
 
+/// Runs a job that pop() returned, without the lock.
+void WorkerPool::Impl::execute(Job& job, std::unique_lock<std::mutex>& lock) noexcept {
+  lock.unlock();
+  (*job.work)();
+  // The node is gone as soon as the waiter runs.
+  ThreadJobs& submitter = *job.submitter;
+  job.done.store(true, std::memory_order_release);
+  job.context->co_schedule(job.waiter);
+  lock.lock();
+  if (--submitter.unsettled == 0) thread_settled.notify_all();
+}
+
+void WorkerPool::Impl::wait_until_settled(const ThreadJobs& jobs) {
+  std::unique_lock lock(mutex);
+  thread_settled.wait(lock, [&] { return jobs.unsettled == 0; });
+}
+
 void WorkerPool::Impl::submit(Job& job) {
   bool start = false;
   {
     const std::lock_guard lock(mutex);
+    ++job.submitter->unsettled;
     (tail == nullptr ? head : tail->next) = &job;
     tail = &job;
     ++queued;
@@ -124,29 +152,25 @@ void WorkerPool::Impl::start_thread() {
   while (threads == 0) {
     Job* const job = pop();
     if (job == nullptr) break;
-    lock.unlock();
-    execute(*job);
-    lock.lock();
+    execute(*job, lock);
   }
 }
 
 void WorkerPool::Impl::work() {
   std::unique_lock lock(mutex);
-  for (;;) {
+  while (threads <= max_threads) {  // else the bound was lowered
     if (Job* const job = pop(); job != nullptr) {
-      lock.unlock();
-      execute(*job);
-      lock.lock();
-      if (threads <= max_threads) continue;
-      break;  // the bound was lowered; others serve the queue
+      execute(*job, lock);
+      continue;
     }
-    if (stopping || threads > max_threads) break;
+    if (stopping) break;
     ++idle;
     const std::cv_status status = work_ready.wait_for(lock, kIdleTime);
     --idle;
     if (status == std::cv_status::timeout && head == nullptr) break;
   }
   --threads;
+  if (head != nullptr) work_ready.notify_one();  // this thread may have been the one that was signalled for it
   thread_ended.notify_all();
 }
 
@@ -155,7 +179,14 @@ namespace {
 alignas(WorkerPool::Impl) unsigned char impl_storage[sizeof(WorkerPool::Impl)];
 
 /// A forked child has the pool's memory but none of its threads, and perhaps a mutex that nobody will unlock.
-void renew_in_child() { new (impl_storage) WorkerPool::Impl; }
+void renew_in_child() {
+  new (impl_storage) WorkerPool::Impl;
+  jobs_of_thread().unsettled = 0;
+}
+
+ThreadJobs::~ThreadJobs() {
+  std::launder(reinterpret_cast<WorkerPool::Impl*>(impl_storage))->wait_until_settled(*this);
+}
 
 }  // namespace
 
@@ -175,7 +206,8 @@ WorkerPool& WorkerPool::instance() {
 }
 
 void WorkerPool::run(const std::function<void()>& job) {
-  Job node{.work = &job, .waiter = Coroutine::self(), .context = &AioContext::current()};
+  Job node{
+      .work = &job, .waiter = Coroutine::self(), .context = &AioContext::current(), .submitter = &jobs_of_thread()};
   impl_->submit(node);
   Coroutine::yield();
   if (!node.done.load(std::memory_order_acquire)) {

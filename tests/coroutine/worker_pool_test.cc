@@ -1,0 +1,200 @@
+#include "coroutine/worker_pool.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <future>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "coroutine/co_group.h"
+#include "coroutine/compiler.h"
+#include "coroutine/main_loop.h"
+#include "tests/coroutine/loop.h"
+
+namespace coimg {
+namespace {
+
+/// Sets the bound for a scope.
+class MaxThreads {
+ public:
+  explicit MaxThreads(unsigned count) : before_(WorkerPool::instance().max_threads()) {
+    WorkerPool::instance().set_max_threads(count);
+  }
+  ~MaxThreads() { WorkerPool::instance().set_max_threads(before_); }
+  MaxThreads(const MaxThreads&) = delete;
+  MaxThreads& operator=(const MaxThreads&) = delete;
+
+ private:
+  unsigned before_;
+};
+
+TEST(WorkerPoolTest, AJobsResultComesBack) {
+  run_in_main_loop([]() coroutine_fn {
+    EXPECT_EQ(co_run_on_worker([] { return 42; }), 42);
+    EXPECT_EQ(*co_run_on_worker([] { return std::make_unique<std::string>("moved"); }), "moved");
+    bool ran = false;
+    co_run_on_worker([&] { ran = true; });
+    EXPECT_TRUE(ran);
+  });
+}
+
+TEST(WorkerPoolTest, JobsRunElsewhereAndTheCoroutineGoesOnAtHome) {
+  run_in_main_loop([]() coroutine_fn {
+    const std::thread::id home = test::thread_id();
+    for (int i = 0; i < 20; ++i) {
+      EXPECT_NE(co_run_on_worker([] { return test::thread_id(); }), home);
+      EXPECT_EQ(test::thread_id(), home);
+    }
+  });
+}
+
+TEST(WorkerPoolTest, SignalsAreBlockedInWorkers) {
+  run_in_main_loop([]() coroutine_fn {
+    const sigset_t blocked = co_run_on_worker([] {
+      sigset_t set;
+      pthread_sigmask(SIG_SETMASK, nullptr, &set);
+      return set;
+    });
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGCHLD, SIGWINCH}) {
+      EXPECT_EQ(sigismember(&blocked, number), 1) << number;
+    }
+  });
+  sigset_t here;
+  pthread_sigmask(SIG_SETMASK, nullptr, &here);
+  EXPECT_EQ(sigismember(&here, SIGTERM), 0);
+}
+
+TEST(WorkerPoolTest, TheLoopGoesOnWhileAJobBlocks) {
+  run_in_main_loop([]() coroutine_fn {
+    std::promise<void> released;
+    CoGroup group;
+    bool done = false;
+    group.start([&]() coroutine_fn {
+      co_run_on_worker([&] { released.get_future().wait(); });
+      done = true;
+    });
+    group.start([&]() coroutine_fn {
+      EXPECT_FALSE(done);
+      released.set_value();
+    });
+    group.wait_all();
+    EXPECT_TRUE(done);
+  });
+}
+
+TEST(WorkerPoolTest, OneWorkerRunsJobsInTheOrderOfSubmission) {
+  const MaxThreads bound(1);
+  std::vector<int> order;
+  run_in_main_loop([&]() coroutine_fn {
+    CoGroup group;
+    for (int i = 0; i < 100; ++i) {
+      group.start([&order, i]() coroutine_fn { co_run_on_worker([&] { order.push_back(i); }); });
+    }
+    group.wait_all();
+  });
+  ASSERT_EQ(order.size(), 100U);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(order[static_cast<size_t>(i)], i);
+}
+
+TEST(WorkerPoolTest, JobsRunBesideEachOtherUpToTheBound) {
+  constexpr unsigned kBound = 3;
+  const MaxThreads bound(kBound);
+  std::atomic<unsigned> running{0};
+  std::atomic<unsigned> most{0};
+  run_in_main_loop([&]() coroutine_fn {
+    CoGroup group;
+    for (int i = 0; i < 60; ++i) {
+      group.start([&]() coroutine_fn {
+        co_run_on_worker([&] {
+          const unsigned now = ++running;
+          unsigned seen = most.load();
+          while (seen < now && !most.compare_exchange_weak(seen, now)) {
+          }
+          std::this_thread::sleep_for(std::chrono::milliseconds(2));
+          --running;
+        });
+      });
+    }
+    group.wait_all();
+  });
+  EXPECT_EQ(most.load(), kBound);
+}
+
+TEST(WorkerPoolTest, TheBoundIsAtLeastOne) {
+  const MaxThreads bound(0);
+  EXPECT_EQ(WorkerPool::instance().max_threads(), 1U);
+  run_in_main_loop([]() coroutine_fn { EXPECT_TRUE(co_run_on_worker([] { return true; })); });
+}
+
+TEST(WorkerPoolTest, ManyContextsShareThePool) {
+  constexpr int kThreads = 4;
+  constexpr int kJobs = 500;
+  std::atomic<int> jobs{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&] {
+      run_in_main_loop([&]() coroutine_fn {
+        CoGroup group;
+        const std::thread::id home = test::thread_id();
+        for (int i = 0; i < kJobs; ++i) {
+          group.wait_below(20);
+          group.start([&]() coroutine_fn {
+            co_run_on_worker([&] { ++jobs; });
+            EXPECT_EQ(test::thread_id(), home);
+          });
+        }
+        group.wait_all();
+      });
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(jobs.load(), kThreads * kJobs);
+}
+
+TEST(WorkerPoolTest, AThreadMayEndRightAfterItsJob) {
+  for (int i = 0; i < 200; ++i) {
+    std::thread([] { run_in_main_loop([]() coroutine_fn { co_run_on_worker([] {}); }); }).join();
+  }
+}
+
+#if !COIMG_TSAN  // its runtime starts no threads in forked children
+TEST(WorkerPoolTest, AForkedChildHasAPoolOfItsOwn) {
+  run_in_main_loop([]() coroutine_fn { co_run_on_worker([] {}); });
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    int result = 1;
+    std::thread([&] { run_in_main_loop([&]() coroutine_fn { result = co_run_on_worker([] { return 0; }); }); }).join();
+    _exit(result);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+TEST(WorkerPoolDeathTest, ExitWaitsForRunningJobs) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        test::start([]() coroutine_fn {
+          co_run_on_worker([] {
+            std::this_thread::sleep_for(std::chrono::milliseconds(50));
+            static const char message[] = "the job is done\n";
+            [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, message, sizeof message - 1);
+          });
+        });
+        exit(7);
+      },
+      testing::ExitedWithCode(7), "the job is done");
+}
+#endif
+
+}  // namespace
+}  // namespace coimg
