@@ -9,7 +9,8 @@
 
 namespace coimg::qcow2 {
 
-bool Qcow2::has_backing_locked() const { return !header_.backing_file.empty(); }
+/// Also when the header names none but the user gave one, or the other way round: old data may show either way.
+bool Qcow2::has_backing_locked() const { return backing() != nullptr || !header_.backing_file.empty(); }
 
 // --- zeroing
 // -----------------------------------------------------------------------------------------------------------

@@ -326,7 +326,7 @@ BlockLimits Qcow2::limits() const {
 
 /// Preallocated clusters show what the host has in them, so the file has to start with zeros then.
 bool Qcow2::created_reads_as_zeros() const CO_NO_THREAD_SAFETY_ANALYSIS {  // asked right after opening: nothing changes
-  if (!header_.backing_file.empty()) return false;
+  if (has_backing_locked()) return false;
   const bool preallocated = std::ranges::any_of(l1_table_, [](L1Entry entry) { return entry.has_table(); });
   return !preallocated || file_.driver().created_reads_as_zeros();
 }

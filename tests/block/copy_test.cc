@@ -284,7 +284,9 @@ TEST(CopyPlanTest, ChunksCoverTheSourceAndBeginAtUnits) {
           if (run.kind == CopyKind::kZero) {
             EXPECT_TRUE(is_zero(std::span(content).subspan(run.offset, run.bytes)));
           }
-          if (whole_units) EXPECT_EQ(run.offset % 65536, 0u);
+          if (whole_units) {
+            EXPECT_EQ(run.offset % 65536, 0u);
+          }
           at += run.bytes;
         }
         EXPECT_EQ(at, chunk.offset + chunk.bytes);
