@@ -1,6 +1,7 @@
 #include "coroutine/io.h"
 
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -297,15 +298,22 @@ TEST(IoEngineChoiceTest, ARingWithoutProbeStillAllocates) {
   }).join();
 }
 
-TEST(IoEngineChoiceTest, AnUnknownNameIsWarnedOfOnce) {
-  const EngineVariable variable("carrier-pigeon");
-  testing::internal::CaptureStderr();
-  run_in_new_thread([]() coroutine_fn { EXPECT_NE(io_engine_name(io_engine_kind()), nullptr); });
-  run_in_new_thread([]() coroutine_fn { EXPECT_NE(io_engine_name(io_engine_kind()), nullptr); });
-  const std::string output = testing::internal::GetCapturedStderr();
-  const size_t first = output.find("carrier-pigeon");
-  EXPECT_NE(first, std::string::npos) << output;
-  EXPECT_EQ(output.find("carrier-pigeon", first + 1), std::string::npos) << output;
+/// In a process of its own, as it is said once a process.
+TEST(IoEngineChoiceDeathTest, AnUnknownNameIsWarnedOfOnce) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto warns_once = [](const std::string& output) {
+    const size_t first = output.find("COIMG_AIO is 'carrier-pigeon'");
+    return first != std::string::npos && output.find("carrier-pigeon", first + 1) == std::string::npos;
+  };
+  EXPECT_EXIT(
+      {
+        const EngineVariable variable("carrier-pigeon");
+        for (int i = 0; i < 2; ++i) {
+          run_in_new_thread([] { static_cast<void>(io_engine_kind()); });
+        }
+        _exit(0);
+      },
+      testing::ExitedWithCode(0), testing::Truly(warns_once));
 }
 
 }  // namespace

@@ -183,13 +183,16 @@ TEST(WorkerPoolDeathTest, ExitWaitsForRunningJobs) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(
       {
-        test::start([]() coroutine_fn {
+        // Not a callable: it would leak, as this coroutine never ends.
+        const auto entry = [](void*) {
+          Coroutine::assume_in_coroutine();
           co_run_on_worker([] {
             std::this_thread::sleep_for(std::chrono::milliseconds(50));
             static const char message[] = "the job is done\n";
             [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, message, sizeof message - 1);
           });
-        });
+        };
+        Coroutine::create(entry, nullptr)->enter();
         exit(7);
       },
       testing::ExitedWithCode(7), "the job is done");
