@@ -97,7 +97,8 @@ Result<Snapshot> read_snapshot(TableReader& table, const Header& header, uint32_
   COIMG_TRY(table.read(extra));
   // Each field is there only when the extra data cover it.
   DiskSnapshotExtra fields;
-  std::memcpy(&fields, extra.data(), std::min(extra.size(), sizeof(fields)));
+  std::ranges::copy(std::span(extra).first(std::min(extra.size(), sizeof(fields))),
+                    std::as_writable_bytes(std::span(&fields, 1)).begin());
   if (extra.size() >= offsetof(DiskSnapshotExtra, disk_size)) snapshot.vm_state_bytes = fields.vm_state_bytes;
   if (extra.size() >= offsetof(DiskSnapshotExtra, icount)) snapshot.disk_size = fields.disk_size;
   if (extra.size() >= sizeof(fields)) snapshot.icount = fields.icount;
