@@ -242,6 +242,7 @@ TEST(RunInMainLoopTest, OthersRunMeanwhile) {
 }
 
 TEST(RunInMainLoopDeathTest, ItAbortsInsideACoroutine) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_DEATH(test::start([] { run_in_main_loop([]() coroutine_fn {}); }, "nested one"),
                "coroutine 'nested one' called run_in_main_loop");
 }
