@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "block/copy_plan.h"
+#include "block/transfer_size.h"
 #include "block/util/buffer.h"
 #include "block/util/math.h"
 #include "coroutine/co_group.h"
@@ -16,13 +17,16 @@ namespace coimg {
 
 namespace {
 
-// Large enough that a request's fixed costs vanish, small enough that sixteen of them stay far below 64 MiB.
-constexpr uint64_t kChunkBytes = kMiB;
-constexpr uint64_t kMaxBufferedBytes = 32 * kMiB;
 // Zeros are looked for in units of a page, the unit in which file systems keep holes.
 constexpr uint64_t kZeroUnit = 4096;
 // What is zeroed or left alone in one step: long enough to cost nothing, short enough to be interrupted.
 constexpr uint64_t kMaxIdleChunk = kGiB;
+
+uint64_t largest_compression_unit(const std::vector<BlockNode*>& sources) {
+  uint64_t largest = 0;
+  for (const BlockNode* source : sources) largest = std::max(largest, source->chain_compression_unit());
+  return largest;
+}
 
 class CopyJob {
  public:
@@ -31,16 +35,19 @@ class CopyJob {
         target_(target),
         options_(options),
         unit_(std::max<uint64_t>(target.limits().zero_alignment, kZeroUnit)),
-        chunk_bytes_(align_up(std::max(kChunkBytes, options.sparse_bytes), unit_)),
+        size_(transfer_size({.unit = unit_,
+                             .least_bytes = options.sparse_bytes,
+                             .decode_unit = largest_compression_unit(sources),
+                             .buffers = options.compress ? 2U : 1U,
+                             .most_workers = options.workers})),
         plan_(sources_, {.granularity = unit_,
-                         .chunk_bytes = chunk_bytes_,
-                         .idle_chunk_bytes = must_store_zeros() ? chunk_bytes_ : kMaxIdleChunk,
+                         .chunk_bytes = size_.chunk_bytes,
+                         .idle_chunk_bytes = must_store_zeros() ? size_.chunk_bytes : kMaxIdleChunk,
                          .top_layer_only = options.target_has_backing,
                          .whole_units = options.compress}) {}
 
   Result<void> run() coroutine_fn {
-    const auto workers = std::clamp<uint64_t>(kMaxBufferedBytes / chunk_bytes_, 1, options_.workers);
-    for (uint64_t i = 0; i < workers; ++i) {
+    for (unsigned i = 0; i < size_.workers; ++i) {
       group_.start([this]() coroutine_fn { work(); }, "copy worker");
     }
     group_.wait_all();
@@ -55,7 +62,7 @@ class CopyJob {
   };
 
   void work() coroutine_fn {
-    AlignedBuffer buffer(chunk_bytes_);
+    AlignedBuffer buffer(size_.chunk_bytes);
     while (!group_.should_stop()) {
       auto step = do_next_chunk(buffer);
       if (!step.ok()) {
@@ -91,8 +98,8 @@ class CopyJob {
     CoMutexGuard guard(plan_lock_);
     auto chunk = plan_.next();
     if (!chunk.ok()) {
-      return Error(chunk.error().errnum(), chunk.error().message())
-          .with_context("error while reading block status at offset " + std::to_string(plan_.position()));
+      return std::move(chunk).error().with_context("error while reading block status at offset " +
+                                                   std::to_string(plan_.position()));
     }
     if (!*chunk) return std::optional<Assignment>();
     return std::optional<Assignment>(Assignment{std::move(**chunk), PlacementOrder::Ticket(order_)});
@@ -231,7 +238,7 @@ class CopyJob {
   BlockNode& target_;
   const CopyOptions& options_;
   const uint64_t unit_;  ///< target clusters, at least a page
-  const uint64_t chunk_bytes_;
+  const TransferSize size_;
 
   CoMutex plan_lock_;
   CopyPlan plan_ CO_GUARDED_BY(plan_lock_);

@@ -27,7 +27,7 @@ struct CopyOptions {
 
 /// Copies the concatenation of `sources` (each rounded up to 512 bytes) to the start of `target`, which is long enough.
 ///
-/// Holes and zero clusters are never read. Memory: workers times 2 MiB, whatever the size. Does not flush.
+/// Holes and zero clusters are never read. Memory: see transfer_size.h; the same for any image size. Does not flush.
 /// Errors: what failed, with the byte position; the target's content is then undefined.
 Result<void> co_copy(const std::vector<BlockNode*>& sources, BlockNode& target, const CopyOptions& options)
     coroutine_fn;

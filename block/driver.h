@@ -40,7 +40,7 @@ struct BlockLimits {
   uint64_t max_transfer = uint64_t{1} << 30;  ///< bytes of one read or write
   uint64_t zero_alignment = 1;                ///< what pwrite_zeroes prefers to be aligned to (cluster size)
   uint64_t discard_alignment = 1;             ///< what pdiscard can act on
-  uint64_t compression_unit = 0;              ///< bytes of one compressed cluster; 0: cannot compress
+  uint64_t compression_unit = 0;              ///< bytes of one compressed cluster, decoded as a whole; 0: has none
 };
 
 /// What a range of a node's own layer holds. The whole range [offset, offset + bytes) has the same answer.

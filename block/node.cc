@@ -36,8 +36,18 @@ void BlockNode::refresh_limits() {
   assert(limits_.max_transfer > 0);
 }
 
-void BlockNode::set_rate_limit(uint64_t bytes_per_second) {
-  rate_limiter_ = bytes_per_second ? std::make_unique<RateLimiter>(bytes_per_second) : nullptr;
+void BlockNode::set_rate_limit(uint64_t bytes_per_second, std::function<bool()> lifted) {
+  rate_limiter_ = bytes_per_second
+                      ? std::make_unique<RateLimiter>(bytes_per_second, ClockType::kMonotonic, std::move(lifted))
+                      : nullptr;
+}
+
+uint64_t BlockNode::chain_compression_unit() const {
+  uint64_t largest = 0;
+  for (const BlockNode* node = this; node != nullptr; node = node->backing()) {
+    largest = std::max(largest, node->limits().compression_unit);
+  }
+  return largest;
 }
 
 uint64_t BlockNode::length() const { return align_up(exact_length(), kSectorSize); }
@@ -53,7 +63,7 @@ Result<void> BlockNode::co_flush() {
   const uint64_t generation = write_generation_;
   // A format may have changed metadata on its own account, so it is always asked; its file knows what was written.
   if (is_protocol_ && generation == flushed_generation_) return {};
-  COIMG_TRY(driver_->flush());
+  COIMG_TRY(driver_->flush().in_file(subject()));
   flushed_generation_ = std::max(flushed_generation_, generation);
   return {};
 }
@@ -67,10 +77,10 @@ Result<void> BlockNode::co_truncate(uint64_t new_length, Preallocation prealloca
   auto result = driver_->truncate(new_length, preallocation);
   ++write_generation_;
   refresh_limits();
-  return result;
+  return std::move(result).in_file(subject());
 }
 
-Result<ImageInfo> BlockNode::co_info() { return driver_->info(); }
+Result<ImageInfo> BlockNode::co_info() { return driver_->info().in_file(subject()); }
 
 Result<CheckResult> BlockNode::co_check(const CheckOptions& options) {
   class IgnoreFindings final : public CheckReporter {
@@ -80,7 +90,7 @@ Result<CheckResult> BlockNode::co_check(const CheckOptions& options) {
   CheckOptions complete = options;
   if (!complete.reporter) complete.reporter = &ignore;
   if (complete.repair != RepairMode::kNone && !flags_.writable) return Error(EACCES, "image is read-only");
-  return driver_->check(complete);
+  return driver_->check(complete).in_file(subject());
 }
 
 Result<std::optional<uint64_t>> BlockNode::co_allocated_file_size() {
@@ -99,7 +109,7 @@ Result<void> BlockNode::close_layer() {
   if (driver_) {
     assert(tracker_.empty() && "a node is closed while requests are in flight");
     if (flags_.writable) keep_first_error(co_flush());
-    keep_first_error(driver_->close());
+    keep_first_error(driver_->close().in_file(subject()));
   }
   if (file_) keep_first_error(file_->co_close());
   return result;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -70,6 +71,8 @@ class BlockNode {
 
   // --- what it is ---------------------------------------------------------------------------------------------------
   [[nodiscard]] const std::string& filename() const { return filename_; }  ///< canonical, as output shows it
+  /// The file at the bottom, for errors: what to look at when a request fails.
+  [[nodiscard]] const std::string& subject() const { return file_ ? file_->subject() : filename_; }
   /// Length in bytes, rounded up to 512: what a guest sees.
   [[nodiscard]] uint64_t length() const;
   /// What the driver says, to the byte (protocol nodes, raw files of odd length).
@@ -81,6 +84,8 @@ class BlockNode {
   [[nodiscard]] BlockNode* file() const { return file_.get(); }
   [[nodiscard]] BlockNode* backing() const { return backing_.get(); }
   [[nodiscard]] const BlockLimits& limits() const { return limits_; }
+  /// The largest compression_unit of the backing chain.
+  [[nodiscard]] uint64_t chain_compression_unit() const;
   /// The host file's identity at the bottom, for "the same file": nothing for protocols without one.
   struct FileIdentity {
     uint64_t device, inode;
@@ -96,8 +101,8 @@ class BlockNode {
   void set_file_identity(FileIdentity identity) { identity_ = identity; }
   /// Raw images that were probed must not become another format: writes of block 0 are looked at (cli.md 2.8).
   void protect_from_format_change(const DriverRegistry& registry) { protect_registry_ = &registry; }
-  /// Limits this node's writes to `bytes_per_second`; 0 for no limit.
-  void set_rate_limit(uint64_t bytes_per_second);
+  /// Limits this node's writes to `bytes_per_second`; 0 for no limit. `lifted`: see RateLimiter.
+  void set_rate_limit(uint64_t bytes_per_second, std::function<bool()> lifted = {});
 
  private:
   Result<void> check_request(uint64_t offset, uint64_t bytes, bool write) const;

@@ -11,6 +11,7 @@
 
 #include "block/open_layer.h"
 #include "block/util/buffer.h"
+#include "block/warnings.h"
 
 namespace coimg {
 
@@ -171,12 +172,14 @@ void name_node(OpenedLayer& layer, const DriverType& format, const Options& opti
 /// Lets the format read the image. The layer's node has its file.
 Result<void> open_format(OpenedLayer& layer, const DriverType& format, Options& options) coroutine_fn {
   BlockNode& node = *layer.node;
-  node.set_driver(COIMG_TRY(format.open({.node = &node,
-                                         .file = node.file(),
-                                         .filename = node.filename(),
-                                         .options = &options,
-                                         .flags = node.flags(),
-                                         .permissions = {}})));
+  node.set_driver(COIMG_TRY(format
+                                .open({.node = &node,
+                                       .file = node.file(),
+                                       .filename = node.filename(),
+                                       .options = &options,
+                                       .flags = node.flags(),
+                                       .permissions = {}})
+                                .in_file(node.subject())));
   return refuse_unknown_options(format, options);
 }
 

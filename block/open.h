@@ -32,10 +32,6 @@ struct OpenRequest {
 /// command adds. Nothing stays open.
 Result<std::unique_ptr<BlockNode>> open_image(const DriverRegistry& registry, const OpenRequest& request) coroutine_fn;
 
-/// Receives lines that are not errors (complete, with newlines); the default writes them to stderr.
-void set_warning_sink(void (*sink)(const std::string& lines));
-void emit_warning(const std::string& lines);
-
 /// A name split as in cli.md 2.4: "file:x" gives {"file", "x"}; a plain path gives {"", path}.
 struct ProtocolName {
   std::string protocol, rest;

@@ -12,6 +12,7 @@
 
 #include "block/open.h"
 #include "block/util/math.h"
+#include "block/warnings.h"
 
 namespace coimg {
 

@@ -12,6 +12,8 @@ constexpr uint64_t kNsPerSecond = 1'000'000'000;
 /// The longest that one request may block the others: keeps the sum of times far from overflow.
 constexpr int64_t kMaxCostNs = int64_t{1} << 56;  // over two years
 
+constexpr int64_t kLiftedCheckNs = 100'000'000;
+
 int64_t cost_ns(uint64_t bytes, uint64_t bytes_per_second) {
   const auto cost = static_cast<unsigned __int128>(bytes) * kNsPerSecond / bytes_per_second;
   return cost > static_cast<uint64_t>(kMaxCostNs) ? kMaxCostNs : static_cast<int64_t>(cost);
@@ -19,8 +21,8 @@ int64_t cost_ns(uint64_t bytes, uint64_t bytes_per_second) {
 
 }  // namespace
 
-RateLimiter::RateLimiter(uint64_t bytes_per_second, ClockType clock)
-    : bytes_per_second_(bytes_per_second), clock_(clock), free_at_ns_(clock_now_ns(clock)) {
+RateLimiter::RateLimiter(uint64_t bytes_per_second, ClockType clock, std::function<bool()> lifted)
+    : bytes_per_second_(bytes_per_second), clock_(clock), lifted_(std::move(lifted)), free_at_ns_(clock_now_ns(clock)) {
   assert(bytes_per_second > 0);
 }
 
@@ -30,7 +32,10 @@ void RateLimiter::take(uint64_t bytes) {
   const int64_t now = clock_now_ns(clock_);
   const int64_t start = std::max(free_at_ns_, now - kBurstNs);
   free_at_ns_ = start + std::min(cost_ns(bytes, bytes_per_second_), INT64_MAX - start);
-  if (start > now) co_sleep_ns(clock_, start - now);
+  for (int64_t wait = start - now; wait > 0; wait = start - clock_now_ns(clock_)) {
+    if (lifted_ && lifted_()) return;
+    co_sleep_ns(clock_, lifted_ ? std::min(wait, kLiftedCheckNs) : wait);
+  }
 }
 
 }  // namespace coimg

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "coroutine/aio_context.h"
 #include "coroutine/annotations.h"
@@ -14,14 +15,17 @@ class RateLimiter {
  public:
   static constexpr int64_t kBurstNs = 100'000'000;
 
-  /// `bytes_per_second` is greater than zero.
-  explicit RateLimiter(uint64_t bytes_per_second, ClockType clock = ClockType::kMonotonic);
+  /// `bytes_per_second` is greater than zero. Sleepers ask `lifted` every tenth of a second whether the limit has gone:
+  /// at a low rate one request can be worth minutes, and an interrupted command must not wait for that.
+  explicit RateLimiter(uint64_t bytes_per_second, ClockType clock = ClockType::kMonotonic,
+                       std::function<bool()> lifted = {});
   /// Sleeps until `bytes` may pass.
   void take(uint64_t bytes) coroutine_fn;
 
  private:
   uint64_t bytes_per_second_;
   ClockType clock_;
+  std::function<bool()> lifted_;
   int64_t free_at_ns_;  ///< time at which the bucket is paid off
 };
 

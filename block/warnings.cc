@@ -1,20 +1,27 @@
-// Lines for the user that are not errors.
-#include <cstdio>
+#include "block/warnings.h"
 
-#include "block/open.h"
+#include <cstdio>
+#include <utility>
 
 namespace coimg {
 
 namespace {
 
-void write_to_stderr(const std::string& lines) { std::fwrite(lines.data(), 1, lines.size(), stderr); }
-
-void (*warning_sink)(const std::string& lines) = write_to_stderr;
+WarningSink& warning_sink() {
+  static WarningSink sink;
+  return sink;
+}
 
 }  // namespace
 
-void set_warning_sink(void (*sink)(const std::string& lines)) { warning_sink = sink ? sink : write_to_stderr; }
+void set_warning_sink(WarningSink sink) { warning_sink() = std::move(sink); }
 
-void emit_warning(const std::string& lines) { warning_sink(lines); }
+void emit_warning(const std::string& lines, std::string_view file) {
+  if (warning_sink()) {
+    warning_sink()(file, lines);
+  } else {
+    std::fwrite(lines.data(), 1, lines.size(), stderr);
+  }
+}
 
 }  // namespace coimg

@@ -128,8 +128,7 @@ int CompareCommand::report(CommandContext& context, const ComparisonFinding& fin
       say(context, fmt::format("Strict mode: Offset {} block status mismatch!", finding.offset));
       return kDifferent;
     case Kind::kStatusFailed:
-      return context.fail(kStatusFailed, Error(finding.error->errnum(), finding.error->message())
-                                             .with_context("Sector allocation test failed for " + name));
+      return context.fail(kStatusFailed, finding.error->with_context("Sector allocation test failed for " + name));
     case Kind::kReadFailed:
       break;
   }

@@ -13,8 +13,7 @@ namespace coimg {
 
 namespace {
 
-constexpr uint64_t kChunkBytes = kMiB;  ///< large enough that requests cost nothing, small enough for many in flight
-constexpr unsigned kWorkers = 8;
+constexpr unsigned kMostWorkers = 8;
 
 using Kind = ComparisonFinding::Kind;
 
@@ -46,7 +45,12 @@ bool same_allocation(const BlockStatus& a, const BlockStatus& b) {
 }  // namespace
 
 Comparison::Comparison(BlockNode& first, BlockNode* second, Options options)
-    : options_(std::move(options)), cursors_{{.node = &first}, {.node = second}} {}
+    : options_(std::move(options)),
+      size_(transfer_size({.decode_unit = std::max(first.chain_compression_unit(),
+                                                   second != nullptr ? second->chain_compression_unit() : 0),
+                           .buffers = 2,
+                           .most_workers = kMostWorkers})),
+      cursors_{{.node = &first}, {.node = second}} {}
 
 ComparisonFinding Comparison::run(uint64_t offset, uint64_t end) {
   {
@@ -55,8 +59,8 @@ ComparisonFinding Comparison::run(uint64_t offset, uint64_t end) {
     end_ = end;
   }
   CoGroup workers;
-  const uint64_t chunks = div_ceil(end - offset, kChunkBytes);
-  for (unsigned i = 0; i < std::min<uint64_t>(kWorkers, chunks); ++i) {
+  const uint64_t chunks = div_ceil(end - offset, size_.chunk_bytes);
+  for (unsigned i = 0; i < std::min<uint64_t>(size_.workers, chunks); ++i) {
     workers.start([this]() coroutine_fn { compare_chunks(); }, "compare");
   }
   workers.wait_all();
@@ -64,7 +68,7 @@ ComparisonFinding Comparison::run(uint64_t offset, uint64_t end) {
 }
 
 void Comparison::compare_chunks() {
-  AlignedBuffer buffer(2 * kChunkBytes);
+  AlignedBuffer buffer(2 * size_.chunk_bytes);
   while (const std::optional<Chunk> chunk = next_chunk()) compare_chunk(*chunk, buffer.span());
 }
 
@@ -89,7 +93,8 @@ std::optional<Comparison::Chunk> Comparison::plan_chunk_locked() {
       position_ += chunk.bytes;
       continue;
     }
-    chunk.bytes = std::min(chunk.bytes, kChunkBytes);
+    // Ends where compressed clusters do: none is decoded twice.
+    chunk.bytes = std::min(chunk.bytes, size_.chunk_bytes - position_ % size_.chunk_bytes);
     position_ += chunk.bytes;
     return chunk;
   }
@@ -117,7 +122,7 @@ bool Comparison::look_up_locked(unsigned image) {
 }
 
 void Comparison::compare_chunk(const Chunk& chunk, std::span<std::byte> memory) {
-  const std::span<std::byte> contents[2] = {memory.first(chunk.bytes), memory.subspan(kChunkBytes, chunk.bytes)};
+  const std::span<std::byte> contents[2] = {memory.first(chunk.bytes), memory.subspan(size_.chunk_bytes, chunk.bytes)};
   for (const unsigned image : {0U, 1U}) {
     if (!chunk.zero[image] && !read(image, chunk, contents[image])) return;
   }

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "block/node.h"
+#include "block/transfer_size.h"
 #include "block/util/result.h"
 #include "coroutine/annotations.h"
 #include "coroutine/co_mutex.h"
@@ -67,6 +68,7 @@ class Comparison {
   void note(ComparisonFinding finding);
 
   const Options options_;
+  const TransferSize size_;
   ComparisonFinding first_finding_;
   CoMutex plan_lock_;
   uint64_t position_ CO_GUARDED_BY(plan_lock_) = 0;  ///< where planning goes on

@@ -11,8 +11,10 @@ namespace coimg {
 /// Results go to stdout, all else to stderr. Failed writes to stdout are remembered and reported once, by finish().
 class Console {
  public:
-  /// `program_name` is the prefix of messages.
-  explicit Console(std::string program_name) : program_name_(std::move(program_name)) {}
+  /// `program_name` is the prefix of messages. `name_files`: each says which file it is about and where in it, also
+  /// where qemu-img's words do not.
+  Console(std::string program_name, bool name_files)
+      : program_name_(std::move(program_name)), name_files_(name_files) {}
   Console(const Console&) = delete;
   Console& operator=(const Console&) = delete;
 
@@ -25,6 +27,8 @@ class Console {
   void error(const Error& error);
   /// "PROG: warning: TEXT"
   void warning(std::string_view text);
+  /// Complete lines as they are, each with "PROG: FILE: " in front when files are named and there is one.
+  void warning_lines(std::string_view file, std::string_view lines);
   /// A line on stderr without prefix.
   void note(std::string_view line);
 
@@ -34,7 +38,10 @@ class Console {
  private:
   void write_stderr(const std::string& text);
 
+  [[nodiscard]] std::string describe(const Error& error) const;
+
   std::string program_name_;
+  bool name_files_;
   bool wrote_ = false;
   int write_errnum_ = 0;  ///< of the first write to stdout that failed
 };

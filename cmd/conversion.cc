@@ -182,7 +182,7 @@ Result<void> Conversion::open_target() {
     COIMG_TRY(check_compression(target_->type()));
     if (target_->length() < source_bytes_) return Error(EINVAL, "output file is smaller than input file");
   }
-  target_->set_rate_limit(request_.rate_limit);
+  target_->set_rate_limit(request_.rate_limit, [this] { return stop_signals_.received() != 0; });
   return {};
 }
 

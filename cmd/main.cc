@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "block/driver.h"
+#include "block/warnings.h"
 #include "cmd/cli.h"
 #include "cmd/command.h"
 #include "cmd/console.h"
@@ -34,6 +35,7 @@ void reserve_standard_descriptors() {
 void set_up_process() {
   reserve_standard_descriptors();
   signal(SIGPIPE, SIG_IGN);  // a closed pipe is a write error
+  signal(SIGXFSZ, SIG_IGN);  // so is a file that has reached its limit
   init_tracing();
   MainLoop::init();
   MainLoop::set_signal_handler(SIGUSR1, [] {});  // asks for progress; must never end the program
@@ -69,7 +71,8 @@ int main(int argc, char** argv) {
   DriverRegistry registry;
   register_builtin_drivers(registry);
   const Program program = Program::from_argv0(argc > 0 ? argv[0] : nullptr);
-  Console console(program.name);
+  Console console(program.name, !program.as_qemu_img);
+  set_warning_sink([&console](std::string_view file, const std::string& lines) { console.warning_lines(file, lines); });
   CommandContext context{.registry = registry, .console = console, .program = program};
   const int exit_code = run_program(context, std::vector<std::string>(argv + (argc > 0), argv + argc));
   if (context.fatal_signal != 0) die_of_signal(context.fatal_signal);

@@ -1,7 +1,19 @@
-# Test suites that are scripts: the command line by itself, and next to qemu-img's.
+# Test suites that are scripts: the command line by itself and next to qemu-img's, and what has to hold of the program.
 if(NOT COIMG_LINT)
-  add_test(NAME cli COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/run.sh $<TARGET_FILE:coimg>)
-  add_test(NAME cli_compat COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/compat.sh $<TARGET_FILE:coimg>)
+  foreach(engine threads io_uring)
+    add_test(NAME cli.${engine} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/run.sh $<TARGET_FILE:coimg>)
+    add_test(NAME cli_compat.${engine} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/compat.sh $<TARGET_FILE:coimg>)
+    set_tests_properties(cli.${engine} cli_compat.${engine} PROPERTIES
+      SKIP_RETURN_CODE 77 TIMEOUT 600 ENVIRONMENT COIMG_AIO=${engine})
+  endforeach()
   add_test(NAME man_matches_help COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/man_matches_help.sh $<TARGET_FILE:coimg>)
-  set_tests_properties(cli cli_compat PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 600)
+
+  add_test(NAME package_installs COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/package/installs.sh ${CMAKE_BINARY_DIR})
+  set_tests_properties(package_installs PROPERTIES SKIP_RETURN_CODE 77)
+  if(NOT COIMG_SANITIZE) # which need memory of their own
+    foreach(engine threads io_uring)
+      add_test(NAME peak_memory.${engine} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/limits/peak_memory.sh $<TARGET_FILE:coimg>)
+      set_tests_properties(peak_memory.${engine} PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300 ENVIRONMENT COIMG_AIO=${engine})
+    endforeach()
+  endif()
 endif()

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <expected>
 #include <string>
@@ -10,7 +11,14 @@
 
 namespace coimg {
 
-/// What went wrong: an errno, words that a user can act on, and optionally a hint for a line of its own.
+/// Where in a file something is wrong: "refcount table", 48.
+struct ErrorPlace {
+  std::string structure;  ///< empty: not known
+  uint64_t offset = 0;    ///< bytes from the start of the file
+};
+
+/// What went wrong: an errno, words that a user can act on, and optionally the file, the place in it, and a hint for a
+/// line of its own.
 ///
 /// The message has no capital, full stop or newline of its own. Each layer adds what only it knows with with_context().
 class [[nodiscard]] Error {
@@ -26,6 +34,9 @@ class [[nodiscard]] Error {
   [[nodiscard]] int errnum() const { return errnum_; }
   [[nodiscard]] const std::string& message() const { return message_; }
   [[nodiscard]] const std::string& hint() const { return hint_; }
+  /// The file that it is about; empty when no layer said so.
+  [[nodiscard]] const std::string& file() const { return file_; }
+  [[nodiscard]] const ErrorPlace& place() const { return place_; }
 
   /// The same error, its message preceded by "CONTEXT: ".
   [[nodiscard]] Error with_context(std::string_view context) && {
@@ -40,10 +51,23 @@ class [[nodiscard]] Error {
     return std::move(*this);
   }
 
+  /// Says which file it is about. The innermost layer knows best: a file said before stays.
+  [[nodiscard]] Error in_file(std::string_view name) && {
+    if (file_.empty()) file_ = name;
+    return std::move(*this);
+  }
+  /// Says where in the file; a place said before stays.
+  [[nodiscard]] Error at(std::string structure, uint64_t offset) && {
+    if (place_.structure.empty()) place_ = {std::move(structure), offset};
+    return std::move(*this);
+  }
+
  private:
   int errnum_;
   std::string message_;
   std::string hint_;
+  std::string file_;
+  ErrorPlace place_;
 };
 
 /// A value or an Error. A class, not an alias, so that dropping one is a warning with every compiler.
@@ -60,6 +84,12 @@ class [[nodiscard]] Result : public std::expected<T, Error> {
   [[nodiscard]] Result with_context(std::string_view context) && {
     if (ok()) return std::move(*this);
     return std::move(this->error()).with_context(context);
+  }
+  /// Says which file an error is about; leaves a value alone.
+  [[nodiscard]] Result in_file(std::string_view name) && {
+    if (ok()) [[likely]]
+      return std::move(*this);
+    return std::move(this->error()).in_file(name);
   }
 };
 

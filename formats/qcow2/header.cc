@@ -64,7 +64,10 @@ std::string text_of(std::span<const std::byte> bytes) {
   return {text, strnlen(text, bytes.size())};
 }
 
-Error invalid(std::string message) { return {EINVAL, std::move(message)}; }
+Error refused(int errnum, std::string message, uint64_t offset) {
+  return Error(errnum, std::move(message)).at("qcow2 header", offset);
+}
+Error invalid(std::string message, uint64_t offset) { return refused(EINVAL, std::move(message), offset); }
 
 // --- parsing -------------------------------------------------------------------------------------------------------
 
@@ -93,8 +96,10 @@ Result<Header> parse_fixed_fields(std::span<const std::byte> cluster) {
   header.autoclear_features = v3.autoclear_features;
   header.refcount_order = v3.refcount_order;
   header.header_length = v3.header_length;
-  if (header.header_length < kMinHeaderLengthV3) return invalid("qcow2 header too short");
-  if (header.header_length > cluster.size()) return invalid("qcow2 header exceeds cluster size");
+  if (header.header_length < kMinHeaderLengthV3)
+    return invalid("qcow2 header too short", offsetof(DiskHeaderV3, header_length));
+  if (header.header_length > cluster.size())
+    return invalid("qcow2 header exceeds cluster size", offsetof(DiskHeaderV3, header_length));
   // A field at or behind the header's end is zero, whatever lies there.
   if (header.header_length > offsetof(DiskHeaderV3, compression_type)) {
     header.compression_type = static_cast<CompressionType>(v3.compression_type);
@@ -111,10 +116,11 @@ Result<uint64_t> parse_backing_name(std::span<const std::byte> cluster, Header& 
   const auto fixed = read_struct<DiskHeaderV2>(cluster);
   const uint64_t offset = fixed.backing_file_offset;
   if (offset == 0) return cluster.size();
-  if (offset > cluster.size() || offset < header.header_length) return invalid("Invalid backing file offset");
+  if (offset > cluster.size() || offset < header.header_length)
+    return invalid("Invalid backing file offset", offsetof(DiskHeaderV2, backing_file_offset));
   const uint64_t bytes = fixed.backing_file_size;
   if (bytes > std::min<uint64_t>(kMaxBackingNameBytes, cluster.size() - offset)) {
-    return invalid("Backing file name too long");
+    return invalid("Backing file name too long", offsetof(DiskHeaderV2, backing_file_size));
   }
   header.backing_file = text_of(cluster.subspan(offset, bytes));
   return offset;
@@ -122,6 +128,7 @@ Result<uint64_t> parse_backing_name(std::span<const std::byte> cluster, Header& 
 
 struct Extension {
   uint32_t type = 0;
+  uint64_t offset = 0;  ///< of its data in the file
   std::span<const std::byte> data;
 };
 
@@ -138,14 +145,14 @@ class ExtensionReader {
     position_ += sizeof(DiskExtension);
     const uint64_t length = head.length;
     if (length > area_.size() - position_) return too_large();
-    const Extension extension{.type = head.type, .data = area_.subspan(position_, length)};
+    const Extension extension{.type = head.type, .offset = position_, .data = area_.subspan(position_, length)};
     position_ = align_up(position_ + length, 8);
     if (static_cast<ExtensionType>(extension.type) == ExtensionType::kEnd) return std::nullopt;
     return extension;
   }
 
  private:
-  static Error too_large() { return invalid("Header extension too large"); }
+  [[nodiscard]] Error too_large() const { return invalid("Header extension too large", position_); }
 
   std::span<const std::byte> area_;  ///< from the start of the cluster
   uint64_t position_;
@@ -162,47 +169,58 @@ std::vector<FeatureName> parse_feature_names(std::span<const std::byte> data) {
   return names;
 }
 
-Result<void> parse_bitmaps(std::span<const std::byte> data, Header& header) {
-  if (data.size() != sizeof(DiskBitmaps)) return invalid("bitmaps_ext: Invalid extension length");
+Result<void> parse_bitmaps(const Extension& extension, Header& header) {
+  const auto data = extension.data;
+  const auto invalid_bitmaps = [&extension](std::string message, size_t field) {
+    return invalid("bitmaps_ext: " + std::move(message), extension.offset + field);
+  };
+  if (data.size() != sizeof(DiskBitmaps)) return invalid_bitmaps("Invalid extension length", 0);
   if (!(header.autoclear_features & kBitmapsValid)) {
     header.stale_bitmaps = true;
     return {};
   }
   const auto disk = read_struct<DiskBitmaps>(data);
-  if (disk.reserved != 0) return invalid("bitmaps_ext: Reserved field is not zero");
+  if (disk.reserved != 0) return invalid_bitmaps("Reserved field is not zero", offsetof(DiskBitmaps, reserved));
   if (disk.count > kMaxBitmaps) {
-    return invalid(fmt::format("bitmaps_ext: Image has {} bitmaps, exceeding the QEMU supported maximum of {}",
-                               uint32_t{disk.count}, kMaxBitmaps));
+    return invalid_bitmaps(fmt::format("Image has {} bitmaps, exceeding the QEMU supported maximum of {}",
+                                       uint32_t{disk.count}, kMaxBitmaps),
+                           offsetof(DiskBitmaps, count));
   }
-  if (disk.count == 0) return invalid("found bitmaps extension with zero bitmaps");
+  if (disk.count == 0) return invalid("found bitmaps extension with zero bitmaps", extension.offset);
   const uint64_t offset = disk.directory_offset, bytes = disk.directory_bytes;
   if (!is_aligned(offset, header.geometry().cluster_size())) {
-    return invalid("bitmaps_ext: invalid bitmap directory offset");
+    return invalid_bitmaps("invalid bitmap directory offset", offsetof(DiskBitmaps, directory_offset));
   }
   if (bytes > kMaxBitmapDirectoryBytes) {
-    return invalid(fmt::format("bitmaps_ext: bitmap directory size ({}) exceeds the maximum supported size ({})", bytes,
-                               kMaxBitmapDirectoryBytes));
+    return invalid_bitmaps(fmt::format("bitmap directory size ({}) exceeds the maximum supported size ({})", bytes,
+                                       kMaxBitmapDirectoryBytes),
+                           offsetof(DiskBitmaps, directory_bytes));
   }
-  if (!range_within(offset, bytes, kMaxTableEnd)) return invalid("bitmaps_ext: invalid bitmap directory offset");
+  if (!range_within(offset, bytes, kMaxTableEnd))
+    return invalid_bitmaps("invalid bitmap directory offset", offsetof(DiskBitmaps, directory_offset));
   header.bitmaps = {.count = disk.count, .directory_bytes = bytes, .directory_offset = HostOffset(offset)};
   return {};
 }
 
-Result<void> parse_encryption(std::span<const std::byte> data, Header& header) {
+Result<void> parse_encryption(const Extension& extension, Header& header) {
+  const auto data = extension.data;
   if (header.crypt_method != CryptMethod::kLuks) {
-    return invalid("CRYPTO header extension only expected with LUKS encryption method");
+    return invalid("CRYPTO header extension only expected with LUKS encryption method", extension.offset);
   }
   if (data.size() != sizeof(DiskEncryption)) {
     return invalid(
-        fmt::format("CRYPTO header extension size {}, but expected size {}", data.size(), sizeof(DiskEncryption)));
+        fmt::format("CRYPTO header extension size {}, but expected size {}", data.size(), sizeof(DiskEncryption)),
+        extension.offset);
   }
   const auto disk = read_struct<DiskEncryption>(data);
   const uint64_t cluster_size = header.geometry().cluster_size();
   if (!is_aligned(disk.offset, cluster_size)) {
     return invalid(fmt::format("Encryption header offset '{}' is not a multiple of cluster size '{}'",
-                               uint64_t{disk.offset}, cluster_size));
+                               uint64_t{disk.offset}, cluster_size),
+                   extension.offset);
   }
-  if (!range_within(disk.offset, disk.bytes, kMaxTableEnd)) return invalid("Encryption header offset invalid");
+  if (!range_within(disk.offset, disk.bytes, kMaxTableEnd))
+    return invalid("Encryption header offset invalid", extension.offset);
   header.encryption = {.offset = HostOffset(disk.offset), .bytes = disk.bytes};
   return {};
 }
@@ -211,7 +229,8 @@ Result<void> parse_extension(const Extension& extension, Header& header) {
   switch (static_cast<ExtensionType>(extension.type)) {
     case ExtensionType::kBackingFormat:
       if (extension.data.size() > kMaxBackingFormatBytes) {
-        return invalid(fmt::format("ERROR: ext_backing_format: len={} too large (>=16)", extension.data.size()));
+        return invalid(fmt::format("ERROR: ext_backing_format: len={} too large (>=16)", extension.data.size()),
+                       extension.offset);
       }
       header.backing_format = text_of(extension.data);
       return {};
@@ -219,9 +238,9 @@ Result<void> parse_extension(const Extension& extension, Header& header) {
       header.feature_names = parse_feature_names(extension.data);
       return {};
     case ExtensionType::kBitmaps:
-      return parse_bitmaps(extension.data, header);
+      return parse_bitmaps(extension, header);
     case ExtensionType::kEncryptionHeader:
-      return parse_encryption(extension.data, header);
+      return parse_encryption(extension, header);
     case ExtensionType::kDataFileName:
       header.data_file = text_of(extension.data);
       return {};
@@ -260,7 +279,7 @@ Result<void> check_unknown_features(std::span<const std::byte> extension_area, c
     }
   }
   if (unknown != 0) append(fmt::format("Unknown incompatible feature: {:x}", unknown));
-  return Error(ENOTSUP, "Unsupported qcow2 feature(s): " + list);
+  return refused(ENOTSUP, "Unsupported qcow2 feature(s): " + list, offsetof(DiskHeaderV3, incompatible_features));
 }
 
 Result<void> check_compression_type(const Header& header) {
@@ -268,70 +287,78 @@ Result<void> check_compression_type(const Header& header) {
   switch (header.compression_type) {
     case CompressionType::kZlib:
       if (!has_bit) return {};
-      return invalid("qcow2: Compression type incompatible feature bit must not be set");
+      return invalid("qcow2: Compression type incompatible feature bit must not be set",
+                     offsetof(DiskHeaderV3, incompatible_features));
     case CompressionType::kZstd:
       if (has_bit) return {};
-      return invalid("qcow2: Compression type incompatible feature bit must be set");
+      return invalid("qcow2: Compression type incompatible feature bit must be set",
+                     offsetof(DiskHeaderV3, incompatible_features));
   }
-  return Error(ENOTSUP, fmt::format("qcow2: unknown compression type: {}", unsigned(header.compression_type)));
+  return refused(ENOTSUP, fmt::format("qcow2: unknown compression type: {}", unsigned(header.compression_type)),
+                 offsetof(DiskHeaderV3, compression_type));
 }
 
 Result<void> check_encryption(const Header& header) {
   const auto method = static_cast<uint32_t>(header.crypt_method);
   if (method > static_cast<uint32_t>(CryptMethod::kLuks)) {
-    return invalid(fmt::format("Unsupported encryption method {}", method));
+    return invalid(fmt::format("Unsupported encryption method {}", method), offsetof(DiskHeaderV2, crypt_method));
   }
   if (header.crypt_method == CryptMethod::kLuks && !header.encryption) {
-    return invalid(fmt::format("Missing CRYPTO header for crypt method {}", method));
+    return invalid(fmt::format("Missing CRYPTO header for crypt method {}", method),
+                   offsetof(DiskHeaderV2, crypt_method));
   }
   return {};
 }
 
 Result<void> check_refcount_table(const Header& header, const HeaderTolerance& tolerance) {
   const uint64_t clusters = header.refcount_table_clusters;
-  if (clusters == 0 && !tolerance.no_refcount_table) return invalid("Image does not contain a reference count table");
+  if (clusters == 0 && !tolerance.no_refcount_table)
+    return invalid("Image does not contain a reference count table", offsetof(DiskHeaderV2, refcount_table_clusters));
   const uint64_t bytes = clusters << header.cluster_bits;
-  if (bytes > kMaxRefcountTableBytes) return Error(EFBIG, "Reference count table too large");
+  if (bytes > kMaxRefcountTableBytes)
+    return refused(EFBIG, "Reference count table too large", offsetof(DiskHeaderV2, refcount_table_clusters));
   const uint64_t offset = header.refcount_table_offset.v;
   if (!is_aligned(offset, header.geometry().cluster_size()) || !range_within(offset, bytes, kMaxTableEnd)) {
-    return invalid("Reference count table offset invalid");
+    return invalid("Reference count table offset invalid", offsetof(DiskHeaderV2, refcount_table_offset));
   }
   return {};
 }
 
 Result<void> check_snapshot_table(const Header& header) {
-  if (header.nb_snapshots > kMaxSnapshots) return Error(EFBIG, "Snapshot table too large");
+  if (header.nb_snapshots > kMaxSnapshots)
+    return refused(EFBIG, "Snapshot table too large", offsetof(DiskHeaderV2, nb_snapshots));
   if (header.nb_snapshots == 0) return {};
   const uint64_t offset = header.snapshots_offset.v;
   if (!is_aligned(offset, header.geometry().cluster_size()) ||
       !range_within(offset, kMaxSnapshotTableBytes, kMaxTableEnd)) {
-    return invalid("Snapshot table offset invalid");
+    return invalid("Snapshot table offset invalid", offsetof(DiskHeaderV2, snapshots_offset));
   }
   return {};
 }
 
 Result<void> check_l1_table(const Header& header) {
   const Geometry geometry = header.geometry();
-  if (header.l1_size > kMaxL1Entries) return Error(EFBIG, "Active L1 table too large");
+  if (header.l1_size > kMaxL1Entries)
+    return refused(EFBIG, "Active L1 table too large", offsetof(DiskHeaderV2, l1_size));
   const uint64_t offset = header.l1_table_offset.v;
   if (!is_aligned(offset, geometry.cluster_size()) ||
       !range_within(offset, header.l1_size * sizeof(be64), kMaxTableEnd)) {
-    return invalid("Active L1 table offset invalid");
+    return invalid("Active L1 table offset invalid", offsetof(DiskHeaderV2, l1_table_offset));
   }
   const bool extended = (header.incompatible_features & kExtendedL2) != 0;
   const uint64_t needed = div_ceil(header.size, extended ? geometry.l2_coverage() / 2 : geometry.l2_coverage());
-  if (needed > INT_MAX) return Error(EFBIG, "Image is too big");
-  if (needed > header.l1_size) return invalid("L1 table is too small");
+  if (needed > INT_MAX) return refused(EFBIG, "Image is too big", offsetof(DiskHeaderV2, size));
+  if (needed > header.l1_size) return invalid("L1 table is too small", offsetof(DiskHeaderV2, l1_size));
   return {};
 }
 
 Result<void> check_data_file(const Header& header) {
   const bool external = (header.incompatible_features & kExternalDataFile) != 0;
   if (external && (!header.data_file || header.data_file->empty())) {
-    return invalid("'data-file' is required for this image");
+    return invalid("'data-file' is required for this image", offsetof(DiskHeaderV3, incompatible_features));
   }
   if (!external && (header.autoclear_features & kRawExternalData)) {
-    return invalid("data-file-raw requires a data file");
+    return invalid("data-file-raw requires a data file", offsetof(DiskHeaderV3, autoclear_features));
   }
   return {};
 }
@@ -339,10 +366,12 @@ Result<void> check_data_file(const Header& header) {
 Result<void> check_widths(const Header& header) {
   const uint64_t subcluster_size = header.geometry().cluster_size() / kSubclusters;
   if ((header.incompatible_features & kExtendedL2) && subcluster_size < kSectorSize) {
-    return invalid(fmt::format("Unsupported subcluster size: {}", subcluster_size));
+    return invalid(fmt::format("Unsupported subcluster size: {}", subcluster_size),
+                   offsetof(DiskHeaderV2, cluster_bits));
   }
   if (header.refcount_order > kMaxRefcountOrder) {
-    return invalid("Reference count entry width too large; may not exceed 64 bits");
+    return invalid("Reference count entry width too large; may not exceed 64 bits",
+                   offsetof(DiskHeaderV3, refcount_order));
   }
   return {};
 }
@@ -447,15 +476,16 @@ void append_extensions(const Header& header, ClusterWriter& writer) {
 }  // namespace
 
 Result<uint64_t> header_cluster_size(std::span<const std::byte> start) {
-  if (start.size() < sizeof(DiskHeaderV2)) return invalid("Image is not in qcow2 format");
+  if (start.size() < sizeof(DiskHeaderV2)) return invalid("Image is not in qcow2 format", 0);
   const auto fixed = read_struct<DiskHeaderV2>(start);
-  if (fixed.magic != kMagic) return invalid("Image is not in qcow2 format");
+  if (fixed.magic != kMagic) return invalid("Image is not in qcow2 format", 0);
   if (fixed.version != 2 && fixed.version != 3) {
-    return Error(ENOTSUP, fmt::format("Unsupported qcow2 version {}", uint32_t{fixed.version}));
+    return refused(ENOTSUP, fmt::format("Unsupported qcow2 version {}", uint32_t{fixed.version}),
+                   offsetof(DiskHeaderV2, version));
   }
   const uint32_t bits = fixed.cluster_bits;
   if (bits < kMinClusterBits || bits > kMaxClusterBits) {
-    return invalid(fmt::format("Unsupported cluster size: 2^{}", bits));
+    return invalid(fmt::format("Unsupported cluster size: 2^{}", bits), offsetof(DiskHeaderV2, cluster_bits));
   }
   return uint64_t{1} << bits;
 }

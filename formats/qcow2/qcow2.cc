@@ -20,6 +20,7 @@
 #include "block/open.h"
 #include "block/util/buffer.h"
 #include "block/util/endian.h"
+#include "block/warnings.h"
 #include "formats/qcow2/ordered_reads.h"
 #include "formats/qcow2/read.h"
 
@@ -296,10 +297,12 @@ Error Qcow2::corruption(std::string reason, bool fatal) {
     failed_ = true;
     corrupt_mark_pending_ = true;
     emit_warning(
-        fmt::format("qcow2: Marking image as corrupt: {}; further corruption events will be suppressed\n", reason));
+        fmt::format("qcow2: Marking image as corrupt: {}; further corruption events will be suppressed\n", reason),
+        file_.filename());
   } else if (!mark && !corruption_reported_) {
     emit_warning(
-        fmt::format("qcow2: Image is corrupt: {}; further non-fatal corruption events will be suppressed\n", reason));
+        fmt::format("qcow2: Image is corrupt: {}; further non-fatal corruption events will be suppressed\n", reason),
+        file_.filename());
   }
   corruption_reported_ = true;
   return Error::from_errno(EIO);

@@ -98,15 +98,16 @@ Result<void> Qcow2::read_compressed(GuestOffset offset, L2Entry entry, const IoV
   }
 
   const CompressedRange range = entry.compressed_range(geometry_);
-  AlignedBuffer stream(range.bytes);
-  COIMG_TRY(read_file(range.offset, IoVector(stream.span())).with_context("reading a compressed cluster"));
+  AlignedBuffer memory(geometry_.cluster_up(range.bytes));  // of few different sizes, which keeps the heap in one piece
+  const std::span<std::byte> stream = memory.span().first(range.bytes);
+  COIMG_TRY(read_file(range.offset, IoVector(stream)).with_context("reading a compressed cluster"));
 
   const std::span<std::byte> target = single_piece(iov);
   const bool in_place = target.size() == geometry_.cluster_size();
   AlignedBuffer buffer(in_place ? 0 : geometry_.cluster_size());
   const std::span<std::byte> cluster = in_place ? target : buffer.span();
   const CompressionType type = compression_type_;
-  COIMG_TRY(co_run_on_worker([&] { return decompress_cluster(type, stream.span(), cluster); })
+  COIMG_TRY(co_run_on_worker([&] { return decompress_cluster(type, stream, cluster); })
                 .with_context(fmt::format("compressed cluster at guest offset {:#x}, host offset {:#x}",
                                           offset.v - in_cluster, range.offset.v)));
   if (in_place) return {};

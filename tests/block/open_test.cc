@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "block/protocol/host_file.h"
+#include "block/warnings.h"
 #include "coroutine/main_loop.h"
 #include "formats/raw.h"
 
@@ -86,7 +87,7 @@ class OpenTest : public ::testing::Test {
     directory_ = mkdtemp(name);
     std::filesystem::current_path(directory_);
     warnings.clear();
-    set_warning_sink([](const std::string& lines) { warnings += lines; });
+    set_warning_sink([](std::string_view, const std::string& lines) { warnings += lines; });
   }
   ~OpenTest() override {
     set_warning_sink(nullptr);

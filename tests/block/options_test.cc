@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "block/open.h"
+#include "block/warnings.h"
 
 namespace coimg {
 namespace {
@@ -122,7 +123,7 @@ class KeyValueOptions : public ::testing::Test {
  protected:
   KeyValueOptions() {
     warnings.clear();
-    set_warning_sink([](const std::string& lines) { warnings += lines; });
+    set_warning_sink([](std::string_view, const std::string& lines) { warnings += lines; });
   }
   ~KeyValueOptions() override { set_warning_sink(nullptr); }
 };

@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "block/open.h"
+#include "block/warnings.h"
 #include "coroutine/main_loop.h"
 #include "formats/registry.h"
 #include "tests/formats/qcow2/image_fixture.h"
@@ -50,7 +51,7 @@ class FixturesTest : public ::testing::Test {
     old_directory_ = fs::current_path();
     fs::current_path(*directory);
     warnings.clear();
-    set_warning_sink([](const std::string& lines) { warnings += lines; });
+    set_warning_sink([](std::string_view, const std::string& lines) { warnings += lines; });
   }
   void TearDown() override {
     if (!directory) return;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "block/open.h"
+#include "block/warnings.h"
 #include "coroutine/main_loop.h"
 #include "formats/qcow2/compressed.h"
 #include "tests/formats/qcow2/image_bytes.h"
@@ -24,7 +25,7 @@ class WarningCollector {
  public:
   WarningCollector() {
     warnings.clear();
-    set_warning_sink([](const std::string& lines) { warnings += lines; });
+    set_warning_sink([](std::string_view, const std::string& lines) { warnings += lines; });
   }
   ~WarningCollector() { set_warning_sink(nullptr); }
 };
