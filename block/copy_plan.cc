@@ -20,7 +20,7 @@ void append_run(CopyChunk& chunk, const CopyRun& run) {
 
 }  // namespace
 
-SourceSequence::SourceSequence(std::vector<BlockNode*> nodes) {
+SourceSequence::SourceSequence(const std::vector<BlockNode*>& nodes) {
   for (BlockNode* node : nodes) {
     if (node->length() == 0) continue;
     members_.push_back({node, length_});

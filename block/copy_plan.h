@@ -36,7 +36,7 @@ struct CopyChunk {
 /// Several images read as if they stood behind each other.
 class SourceSequence {
  public:
-  explicit SourceSequence(std::vector<BlockNode*> nodes);
+  explicit SourceSequence(const std::vector<BlockNode*>& nodes);
 
   [[nodiscard]] uint64_t length() const { return length_; }
 

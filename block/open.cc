@@ -207,15 +207,15 @@ Error close_after_error(BlockNode& node, Error error) {
 }
 
 Result<ProtocolTarget> find_protocol(const DriverRegistry& registry, const std::string& name) {
-  ProtocolName parts = split_protocol(name);
+  const ProtocolName parts = split_protocol(name);
   if (parts.protocol.empty()) {
-    return ProtocolTarget{COIMG_TRY(find_driver(registry, "file")), std::move(parts.rest)};
+    return ProtocolTarget{COIMG_TRY(find_driver(registry, "file")), parts.rest};
   }
   for (const auto& type : registry.types()) {
     if (type->kind() != DriverKind::kProtocol || !type->handles_scheme(parts.protocol)) continue;
     // For the host's files the scheme says only that a path follows; for others it is part of an address.
     const bool is_path = parts.protocol == "file" || parts.protocol == "host_device";
-    return ProtocolTarget{type.get(), is_path ? std::move(parts.rest) : name};
+    return ProtocolTarget{type.get(), is_path ? parts.rest : name};
   }
   return Error(ENOENT, fmt::format("Unknown protocol '{}'", parts.protocol));
 }
