@@ -84,8 +84,7 @@ Result<void> BlockNode::check_request(uint64_t offset, uint64_t bytes, bool writ
   return Error(EINVAL, fmt::format("request for {} bytes at offset {:#x} passes the end at {:#x}", bytes, offset, end));
 }
 
-// --- reading
-// ----------------------------------------------------------------------------------------------------------
+// --- reading -------------------------------------------------------------------------------------------------------
 
 Result<void> BlockNode::co_preadv(uint64_t offset, const IoVector& iov) {
   COIMG_TRY(check_request(offset, iov.size(), false));
@@ -139,8 +138,7 @@ Result<void> BlockNode::read_block(uint64_t offset, std::span<std::byte> block) 
   return {};
 }
 
-// --- writing
-// ----------------------------------------------------------------------------------------------------------
+// --- writing -------------------------------------------------------------------------------------------------------
 
 Result<void> BlockNode::co_pwritev(uint64_t offset, const IoVector& iov, const WriteOptions& options) {
   COIMG_TRY(check_request(offset, iov.size(), true));
@@ -243,8 +241,7 @@ Result<void> BlockNode::write_aligned(uint64_t offset, const IoVector& iov, Plac
   return {};
 }
 
-// --- zeroes and discards
-// ----------------------------------------------------------------------------------------------
+// --- zeroes and discards -------------------------------------------------------------------------------------------
 
 Result<void> BlockNode::co_pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOptions& options) {
   COIMG_TRY(check_request(offset, bytes, true));
@@ -317,8 +314,7 @@ Result<void> BlockNode::co_pdiscard(uint64_t offset, uint64_t bytes) {
   return std::move(result).in_file(subject());
 }
 
-// --- probed raw images
-// ------------------------------------------------------------------------------------------------
+// --- probed raw images ---------------------------------------------------------------------------------------------
 
 bool BlockNode::touches_protected_sector(uint64_t offset) const { return protect_registry_ && offset < kSectorSize; }
 

@@ -170,8 +170,7 @@ std::expected<uint64_t, SizeParseError> parse_size(std::string_view text, uint64
   return *total;
 }
 
-// --- Options
-// ----------------------------------------------------------------------------------------------------------
+// --- Options -------------------------------------------------------------------------------------------------------
 
 std::optional<std::string> Options::take_text(std::string_view key) {
   const auto found = values_.find(key);
@@ -246,8 +245,7 @@ Result<Options> parse_key_value_options(std::string_view text) {
   return options;
 }
 
-// --- CreateOptions
-// ----------------------------------------------------------------------------------------------------
+// --- CreateOptions -------------------------------------------------------------------------------------------------
 
 Result<void> CreateOptions::parse(std::string_view list) {
   const size_t last = list.find_last_not_of(',');

@@ -12,8 +12,7 @@ namespace coimg::qcow2 {
 /// Also when the header names none but the user gave one, or the other way round: old data may show either way.
 bool Qcow2::has_backing_locked() const { return backing() != nullptr || !header_.backing_file.empty(); }
 
-// --- zeroing
-// -----------------------------------------------------------------------------------------------------------
+// --- zeroing -------------------------------------------------------------------------------------------------------
 
 /// The whole clusters of the range change their entries; a piece of a cluster does so if the rest of the cluster reads
 /// as zeros anyway, and is written otherwise. ENOTSUP where zeros could only be written.
@@ -98,8 +97,7 @@ Result<void> Qcow2::zero_clusters(GuestOffset first, uint64_t clusters, bool may
                          });
 }
 
-// --- discarding
-// --------------------------------------------------------------------------------------------------------
+// --- discarding ----------------------------------------------------------------------------------------------------
 
 Result<void> Qcow2::pdiscard(uint64_t offset, uint64_t bytes) {
   COIMG_TRY(check_usable());

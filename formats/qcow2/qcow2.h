@@ -36,10 +36,9 @@ struct DecodedCluster;
 /// An open qcow2 image. Every public call comes from one AioContext.
 ///
 /// Locks, in the order in which they are taken:
-///   in_flight_   guest ranges with data I/O under way. Reads and in-place writes are shared; allocating writes,
-///   zeroing and
-///                discarding are exclusive over whole clusters. So a mapping that was looked up stays valid while its
-///                data moves, although lock_ is not held over guest data I/O.
+///   in_flight_   guest ranges with data I/O under way. Reads and in-place writes are shared; what allocates, zeroes or
+///                discards has whole clusters exclusively. So a mapping that was looked up stays valid while its data
+///                moves, although lock_ is not held over guest data I/O.
 ///   lock_        the mapping: L1 table, L2 entries, header. Shared to look up, exclusive to change.
 ///   RefcountTable's own lock, then the caches' own.
 class Qcow2 final : public BlockDriver, private RefcountTableOwner {
@@ -92,8 +91,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   /// stored by the next flush() or close(). Returns EIO.
   Error corruption(std::string reason, bool fatal);
 
-  // --- mapping.cc: look up
-  // --------------------------------------------------------------------------------------------
+  // --- mapping.cc: look up -----------------------------------------------------------------------------------------
   /// Errors: EIO for damaged entries (reported through corruption()), and what reading the L2 table gave.
   Result<Extent> map_locked(GuestOffset offset, uint64_t max_bytes) coroutine_fn CO_REQUIRES_SHARED(lock_);
   Result<MetadataCache::Pin> load_l2_slice_locked(HostOffset l2_table, uint64_t l2_index)
@@ -101,15 +99,13 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   /// Errors: EIO, reported, for an entry that may not be followed.
   Result<void> check_entry_locked(GuestOffset offset, L2Entry entry) CO_REQUIRES_SHARED(lock_);
 
-  // --- read.cc
-  // -----------------------------------------------------------------------------------------------------------
+  // --- read.cc -----------------------------------------------------------------------------------------------------
   Result<void> read_extent(GuestOffset offset, const Extent& extent, const IoVector& iov) coroutine_fn;
   Result<void> read_backing(GuestOffset offset, const IoVector& iov) coroutine_fn;
   Result<void> read_compressed(GuestOffset offset, L2Entry entry, const IoVector& iov) coroutine_fn;
   Result<void> read_file(HostOffset offset, const IoVector& iov) coroutine_fn;
 
-  // --- cluster_alloc.cc: L2 tables and entries for writing
-  // ------------------------------------------------------------
+  // --- cluster_alloc.cc: L2 tables and entries for writing ---------------------------------------------------------
   /// The L2 table that maps `offset`, made or unshared when needed: its entries may be changed afterwards.
   Result<HostOffset> ensure_l2_table_locked(GuestOffset offset) coroutine_fn CO_REQUIRES(lock_);
   Result<void> fill_l2_table_locked(HostOffset table, L1Entry copy_from) coroutine_fn CO_REQUIRES(lock_);
@@ -144,8 +140,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> write_planned(const WritePlan& plan, GuestOffset offset, const IoVector& iov) coroutine_fn;
   Result<void> link_and_release(WritePlan plan) coroutine_fn CO_EXCLUDES(lock_);
 
-  // --- write_compressed.cc
-  // --------------------------------------------------------------------------------------------
+  // --- write_compressed.cc -----------------------------------------------------------------------------------------
   struct CompressedRequest;
   Result<void> compress(CompressedRequest& request, const IoVector& iov) coroutine_fn;
   Result<void> place_compressed_locked(CompressedRequest& request) coroutine_fn CO_REQUIRES(lock_);
@@ -154,8 +149,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
       coroutine_fn CO_REQUIRES(lock_);
   void abandon_compressed(const CompressedRequest& request) coroutine_fn;
 
-  // --- discard.cc
-  // -----------------------------------------------------------------------------------------------------
+  // --- discard.cc --------------------------------------------------------------------------------------------------
   enum class MissingTables { kSkip, kMake };
   /// Changes all entries of a range of whole clusters, a slice at a time. Locks: as write_allocating().
   Result<void> rewrite_entries(GuestOffset first, uint64_t clusters, MissingTables missing, FreedSpace space,
@@ -166,8 +160,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<bool> backing_is_zero_around(GuestOffset offset, uint64_t bytes) coroutine_fn;
   bool has_backing_locked() const CO_REQUIRES_SHARED(lock_);
 
-  // --- resize.cc
-  // ------------------------------------------------------------------------------------------------------
+  // --- resize.cc ---------------------------------------------------------------------------------------------------
   Result<void> grow(uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> shrink(uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> clear_new_space(uint64_t old_length, uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
@@ -178,8 +171,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> free_l2_table_locked(HostOffset table) coroutine_fn CO_REQUIRES(lock_);
   void truncate_file_best_effort_locked() coroutine_fn CO_REQUIRES(lock_);
 
-  // --- overlap.cc: the guard against writing guest data over metadata
-  // -------------------------------------------------
+  // --- overlap.cc: the guard against writing guest data over metadata ----------------------------------------------
   /// To be asked before guest data is written and for each new cluster. Errors: EIO, reported, for metadata.
   Result<void> check_overlap_locked(HostOffset offset, uint64_t bytes) CO_REQUIRES_SHARED(lock_);
   Result<void> build_overlap_guard_locked() CO_REQUIRES_SHARED(lock_);

@@ -60,8 +60,7 @@ Result<void> Qcow2::truncate(uint64_t new_length, Preallocation preallocation) {
   return {};
 }
 
-// --- growing
-// -----------------------------------------------------------------------------------------------------------
+// --- growing -------------------------------------------------------------------------------------------------------
 
 Result<void> Qcow2::grow(uint64_t new_length) {
   {
@@ -168,8 +167,7 @@ Result<void> Qcow2::store_size_locked(uint64_t new_length) {
   return {};
 }
 
-// --- shrinking
-// ---------------------------------------------------------------------------------------------------------
+// --- shrinking -----------------------------------------------------------------------------------------------------
 
 Result<void> Qcow2::shrink(uint64_t new_length) {
   const GuestOffset first_gone(geometry_.cluster_up(new_length));

@@ -80,8 +80,7 @@ Result<void> Qcow2::pwrite_compressed(uint64_t offset, const IoVector& iov, cons
   return outcome;
 }
 
-// --- compress
-// ----------------------------------------------------------------------------------------------------------
+// --- compress ------------------------------------------------------------------------------------------------------
 
 /// Fills in the pieces' content and streams.
 Result<void> Qcow2::compress(CompressedRequest& request, const IoVector& iov) {
@@ -127,8 +126,7 @@ Result<void> Qcow2::compress(CompressedRequest& request, const IoVector& iov) {
   return {};
 }
 
-// --- place
-// -------------------------------------------------------------------------------------------------------------
+// --- place ---------------------------------------------------------------------------------------------------------
 
 /// Allocates host space for all pieces in guest order. Errors: EIO when a guest cluster is in use already.
 Result<void> Qcow2::place_compressed_locked(CompressedRequest& request) {
@@ -188,8 +186,7 @@ void Qcow2::abandon_compressed(const CompressedRequest& request) {
   }
 }
 
-// --- write and link
-// ------------------------------------------------------------------------------------------------------
+// --- write and link ------------------------------------------------------------------------------------------------
 
 /// Writes what lies one behind the other in the file at once.
 Result<void> Qcow2::write_streams(const CompressedRequest& request) {

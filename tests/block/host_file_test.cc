@@ -377,8 +377,7 @@ TEST_F(HostFileTest, TheCreatorLearnsWhetherTheFileIsNew) {
   });
 }
 
-// --- locks
-// ------------------------------------------------------------------------------------------------------------
+// --- locks ---------------------------------------------------------------------------------------------------------
 
 constexpr Permissions kWriter{kPermConsistentRead | kPermWrite | kPermResize, kPermAll & ~(kPermWrite | kPermResize)};
 constexpr Permissions kReader{kPermConsistentRead, kPermAll & ~(kPermWrite | kPermResize)};

@@ -37,8 +37,7 @@ void close(BlockNode& node) coroutine_fn {
   EXPECT_TRUE(closed.ok()) << closed.error().message();
 }
 
-// --- random requests against a model
-// ----------------------------------------------------------------------------------
+// --- random requests against a model -------------------------------------------------------------------------------
 
 /// request alignment, memory alignment, whether the driver can write zeroes, largest transfer
 using Shape = std::tuple<uint32_t, uint32_t, bool, uint64_t>;
@@ -140,8 +139,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, NodeModelTest,
                                            Shape{4096, 1, false, uint64_t{1} << 30}, Shape{4096, 4096, true, 10000},
                                            Shape{65536, 512, true, uint64_t{1} << 30}));
 
-// --- the shape of what reaches the driver
-// -----------------------------------------------------------------------------
+// --- the shape of what reaches the driver --------------------------------------------------------------------------
 
 TEST(NodeIo, AnAlignedRequestIsOneCallOfTheDriver) {
   run_in_main_loop([&]() coroutine_fn {
@@ -255,8 +253,7 @@ TEST(NodeIo, AReadOnlyNodeRefusesAllChanges) {
   });
 }
 
-// --- zeroes and discards
-// ----------------------------------------------------------------------------------------------
+// --- zeroes and discards -------------------------------------------------------------------------------------------
 
 TEST(NodeIo, ZeroesGoToTheDriverInWholeClustersAndOnceForTheEnds) {
   run_in_main_loop([&]() coroutine_fn {
@@ -317,8 +314,7 @@ TEST(NodeIo, DiscardsAreClippedToWhatTheDriverCanDo) {
   });
 }
 
-// --- flush
-// ------------------------------------------------------------------------------------------------------------
+// --- flush ---------------------------------------------------------------------------------------------------------
 
 TEST(NodeIo, FlushesOnlyWhatWasWrittenSinceTheLastFlush) {
   run_in_main_loop([&]() coroutine_fn {
@@ -386,8 +382,7 @@ TEST(NodeIo, CacheModesDecideAboutFlushes) {
   });
 }
 
-// --- failures
-// ---------------------------------------------------------------------------------------------------------
+// --- failures ------------------------------------------------------------------------------------------------------
 
 // Whichever I/O of an unaligned, split write fails, the bytes around the range stay what they are.
 TEST(NodeIo, AFailedWriteLeavesTheNeighboursAlone) {
@@ -430,8 +425,7 @@ TEST(NodeIo, CloseReportsTheFirstErrorAndClosesEverything) {
   });  // the destructors assert that all was closed
 }
 
-// --- length, rate, format protection
-// ----------------------------------------------------------------------------------
+// --- length, rate, format protection -------------------------------------------------------------------------------
 
 TEST(NodeIo, TruncateWaitsForWritesAtTheEnd) {
   run_in_main_loop([&]() coroutine_fn {
