@@ -33,6 +33,21 @@ Result<BlockStatus> BlockDriver::block_status(uint64_t, uint64_t bytes, bool) {
 
 Result<void> BlockDriver::truncate(uint64_t, Preallocation) { return unsupported(type(), "changing the length"); }
 
+namespace {
+
+Error no_snapshots() { return {ENOTSUP, "Block driver does not support snapshots"}; }
+
+}  // namespace
+
+Result<void> BlockDriver::create_snapshot(const std::string&) { return no_snapshots(); }
+Result<void> BlockDriver::apply_snapshot(const SnapshotSelector&) { return no_snapshots(); }
+Result<void> BlockDriver::delete_snapshot(const SnapshotSelector&) { return no_snapshots(); }
+
+Result<void> BlockDriver::show_snapshot(const SnapshotSelector&) {
+  return Error(ENOTSUP, "Block format '" + std::string(type().name()) +
+                            "' used by device '' does not support temporarily loading internal snapshots");
+}
+
 Result<CheckResult> BlockDriver::check(const CheckOptions&) {
   return Error(ENOTSUP, "This image format does not support checks");
 }

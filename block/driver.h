@@ -75,6 +75,15 @@ struct SnapshotInfo {
   std::optional<uint64_t> icount;
 };
 
+/// Which internal snapshot is meant; what is not given matches every one.
+struct SnapshotSelector {
+  std::optional<std::string> id, name;
+
+  [[nodiscard]] bool matches(const std::string& other_id, const std::string& other_name) const {
+    return (!id || *id == other_id) && (!name || *name == other_name);
+  }
+};
+
 /// A tree of values for "Format specific information": rendered by cmd as text and JSON, in the order given.
 struct InfoTree;
 struct InfoField {
@@ -174,6 +183,17 @@ class BlockDriver {
   virtual Result<void> truncate(uint64_t new_length, Preallocation preallocation) coroutine_fn;
 
   virtual Result<ImageInfo> info() coroutine_fn { return ImageInfo{}; }
+
+  /// Internal snapshots; ENOTSUP for formats that have none. What they list is part of info().
+  ///
+  /// Keeps the disk as it is now under `name`, with an id of the driver's choice.
+  virtual Result<void> create_snapshot(const std::string& name) coroutine_fn;
+  /// Makes the disk what it was when the snapshot was taken, its length too. ENOENT when there is none.
+  virtual Result<void> apply_snapshot(const SnapshotSelector& selector) coroutine_fn;
+  virtual Result<void> delete_snapshot(const SnapshotSelector& selector) coroutine_fn;
+  /// From now on a read-only image shows the snapshot, in the length that the disk had then, instead of the disk.
+  virtual Result<void> show_snapshot(const SnapshotSelector& selector) coroutine_fn;
+
   virtual Result<CheckResult> check(const CheckOptions& options) coroutine_fn;
 
   /// True when a freshly created image of this driver reads as zeros everywhere.

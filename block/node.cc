@@ -82,6 +82,33 @@ Result<void> BlockNode::co_truncate(uint64_t new_length, Preallocation prealloca
 
 Result<ImageInfo> BlockNode::co_info() { return driver_->info().in_file(subject()); }
 
+Result<void> BlockNode::co_create_snapshot(const std::string& name) {
+  if (!flags_.writable) return Error(EACCES, "image is read-only");
+  ++write_generation_;
+  return driver_->create_snapshot(name).in_file(subject());
+}
+
+Result<void> BlockNode::co_apply_snapshot(const SnapshotSelector& selector) {
+  if (!flags_.writable) return Error(EACCES, "image is read-only");
+  auto applied = driver_->apply_snapshot(selector);
+  ++write_generation_;
+  refresh_limits();
+  return std::move(applied).in_file(subject());
+}
+
+Result<void> BlockNode::co_delete_snapshot(const SnapshotSelector& selector) {
+  if (!flags_.writable) return Error(EACCES, "image is read-only");
+  ++write_generation_;
+  return driver_->delete_snapshot(selector).in_file(subject());
+}
+
+Result<void> BlockNode::co_show_snapshot(const SnapshotSelector& selector) {
+  assert(!flags_.writable);
+  auto shown = driver_->show_snapshot(selector);
+  refresh_limits();
+  return std::move(shown).in_file(subject());
+}
+
 Result<CheckResult> BlockNode::co_check(const CheckOptions& options) {
   class IgnoreFindings final : public CheckReporter {
     void finding(std::string_view) override {}

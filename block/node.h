@@ -63,6 +63,12 @@ class BlockNode {
                                       bool want_zero = true) coroutine_fn;
 
   Result<ImageInfo> co_info() coroutine_fn;
+  /// See BlockDriver. Nothing else may be in flight. The first three need a writable node, the last one a read-only
+  /// one.
+  Result<void> co_create_snapshot(const std::string& name) coroutine_fn;
+  Result<void> co_apply_snapshot(const SnapshotSelector& selector) coroutine_fn;
+  Result<void> co_delete_snapshot(const SnapshotSelector& selector) coroutine_fn;
+  Result<void> co_show_snapshot(const SnapshotSelector& selector) coroutine_fn;
   Result<CheckResult> co_check(const CheckOptions& options) coroutine_fn;
   Result<std::optional<uint64_t>> co_allocated_file_size() coroutine_fn;
 

@@ -66,5 +66,6 @@ std::unique_ptr<Command> make_convert_command();
 std::unique_ptr<Command> make_create_command();
 std::unique_ptr<Command> make_info_command();
 std::unique_ptr<Command> make_map_command();
+std::unique_ptr<Command> make_snapshot_command();
 
 }  // namespace coimg

@@ -54,7 +54,7 @@ Result<int> Conversion::run() {
 
 Result<int> Conversion::convert() {
   COIMG_TRY(open_sources());
-  if (request_.snapshot.has_value()) COIMG_TRY(check_snapshot());
+  if (!request_.snapshot_choices.empty()) COIMG_TRY(show_snapshot());
   if (!request_.skip_create) COIMG_TRY(plan_target());
   if (request_.target_is_zero && has_backing()) {
     // Callers know this refusal by its text; its exit code has always been that of success.
@@ -86,11 +86,17 @@ Result<void> Conversion::open_sources() {
   return {};
 }
 
-Result<void> Conversion::check_snapshot() {
+Result<void> Conversion::show_snapshot() {
   if (sources_.size() > 1) return Error(EINVAL, "No support for concatenating multiple snapshot");
-  const ImageInfo info = COIMG_TRY(sources_.front()->co_info());
-  if (info.snapshots.empty()) return Error(ENOENT, "Failed to load snapshot: Can't find snapshot");
-  return Error(ENOTSUP, "Failed to load snapshot: reading internal snapshots is not supported yet");
+  Result<void> shown;
+  for (const SnapshotSelector& selector : request_.snapshot_choices) {
+    shown = sources_.front()->co_show_snapshot(selector);
+    if (shown.ok() || shown.error().errnum() != ENOENT) break;
+    shown = Error(ENOENT, "Can't find snapshot");
+  }
+  COIMG_TRY(std::move(shown).with_context("Failed to load snapshot"));
+  source_bytes_ = sources_.front()->length();
+  return {};
 }
 
 /// Finds the drivers and settles the options that the target is created with. Touches no file.

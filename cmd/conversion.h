@@ -26,7 +26,8 @@ struct ConvertRequest {
   std::string target;
   std::optional<std::string> target_format;  ///< nothing only with target_image_opts
   OptionList option_list;
-  std::optional<std::string> backing, backing_format, snapshot;
+  std::optional<std::string> backing, backing_format;
+  std::vector<SnapshotSelector> snapshot_choices;  ///< the first that exists is read; none: the disk as it is
   CacheMode source_cache, target_cache;
   uint64_t rate_limit = 0;       ///< bytes a second; 0 for none
   uint64_t sparse_bytes = 4096;  ///< see CopyOptions
@@ -49,7 +50,7 @@ class Conversion {
  private:
   Result<int> convert() coroutine_fn;
   Result<void> open_sources() coroutine_fn;
-  Result<void> check_snapshot() coroutine_fn;
+  Result<void> show_snapshot() coroutine_fn;
   Result<void> plan_target();
   Result<void> check_backing() const;
   Result<void> check_compression(const DriverType& type) const;

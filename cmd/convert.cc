@@ -117,14 +117,21 @@ void ConvertCommand::declare_numbers(OptionDeclarer& options) {
 /// "snapshot.id=ID,snapshot.name=NAME", or a bare ID or name.
 Result<void> ConvertCommand::parse_snapshot(const std::string& text) {
   constexpr std::string_view kPrefix = "snapshot.";
-  if (text.starts_with(kPrefix)) {
-    const Options options = COIMG_TRY(parse_key_value_options(text));
-    for (const auto& [key, value] : options.values()) {
-      if (key == "snapshot.id" || key == "snapshot.name") continue;
-      return Error(EINVAL, fmt::format("Invalid parameter '{}'\nFailed in parsing snapshot param '{}'", key, text));
-    }
+  std::vector<SnapshotSelector>& choices = request_.snapshot_choices;
+  choices.clear();
+  if (!text.starts_with(kPrefix)) {
+    choices = {{.id = text, .name = {}}, {.id = {}, .name = text}};
+    return {};
   }
-  request_.snapshot = text;
+  SnapshotSelector selector;
+  Options options = COIMG_TRY(parse_key_value_options(text));
+  selector.id = options.take_text("snapshot.id");
+  selector.name = options.take_text("snapshot.name");
+  if (!options.empty()) {
+    return Error(EINVAL, fmt::format("Invalid parameter '{}'\nFailed in parsing snapshot param '{}'",
+                                     options.values().begin()->first, text));
+  }
+  choices = {selector};
   return {};
 }
 

@@ -12,7 +12,7 @@ namespace {
 
 std::string format_row(std::string_view id, std::string_view tag, std::string_view size, std::string_view date,
                        std::string_view clock, std::string_view icount) {
-  return fmt::format("{:<10}{:<17}{:>8}{:>20}{:>13}{:>11}\n", id, tag, size, date, clock, icount);
+  return fmt::format("{:<9} {:<16} {:>8}{:>20}{:>13}{:>11}\n", id, tag, size, date, clock, icount);
 }
 
 std::string format_date(uint32_t seconds) {

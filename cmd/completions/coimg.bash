@@ -4,7 +4,7 @@ _coimg() {
   local cur prev words cword
   _init_completion -n = || return
 
-  local commands='check compare convert create info map'
+  local commands='check compare convert create info map snapshot'
   local command='' word
   for word in "${words[@]:1:cword-1}"; do
     if [[ " $commands " == *" $word "* ]]; then
@@ -60,6 +60,7 @@ _coimg() {
       create) options='-q -f -b -F -u -o --object --help' ;;
       info) options='-f -U --output= --backing-chain --image-opts --object --help' ;;
       map) options='-f -U -s -l --output= --start-offset= --max-length= --image-opts --object --help' ;;
+      snapshot) options='-l -a -c -d -q -U --image-opts --object --help' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
     [[ ${COMPREPLY[*]} == *= ]] && compopt -o nospace

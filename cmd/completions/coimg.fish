@@ -1,7 +1,7 @@
 # fish completion for coimg
 
 function __coimg_without_command
-    not __fish_seen_subcommand_from check compare convert create info map
+    not __fish_seen_subcommand_from check compare convert create info map snapshot
 end
 
 complete -c coimg -n __coimg_without_command -f -a check -d 'Look for damage, and repair it'
@@ -18,8 +18,8 @@ set -l caches 'none writeback writethrough directsync unsafe'
 
 complete -c coimg -n '__fish_seen_subcommand_from check compare convert create info map' -x -s f -a $formats -d 'Image format'
 complete -c coimg -n '__fish_seen_subcommand_from check info map' -x -l output -a 'human json' -d 'Form of the report'
-complete -c coimg -n '__fish_seen_subcommand_from check compare convert info map' -s U -d 'Open without locks'
-complete -c coimg -n '__fish_seen_subcommand_from check compare convert info map' -l image-opts -d 'The operand is an option list'
+complete -c coimg -n '__fish_seen_subcommand_from check compare convert info map snapshot' -s U -d 'Open without locks'
+complete -c coimg -n '__fish_seen_subcommand_from check compare convert info map snapshot' -l image-opts -d 'The operand is an option list'
 complete -c coimg -n '__fish_seen_subcommand_from check compare convert create' -s q -d 'Print nothing but errors'
 complete -c coimg -n '__fish_seen_subcommand_from compare convert' -s p -d 'Show progress'
 complete -c coimg -n '__fish_seen_subcommand_from check compare convert' -x -s T -a $caches -d 'Cache mode'
@@ -47,3 +47,9 @@ complete -c coimg -n '__fish_seen_subcommand_from convert' -s W -d 'Write in any
 complete -c coimg -n '__fish_seen_subcommand_from convert' -l salvage -d 'Unreadable sectors become zeros'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -l target-is-zero -d 'The target reads as zeros already'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -l target-image-opts -d 'The target is an option list'
+
+complete -c coimg -n __coimg_without_command -f -a snapshot -d 'Manage internal snapshots'
+complete -c coimg -n '__fish_seen_subcommand_from snapshot' -s l -d 'List them'
+complete -c coimg -n '__fish_seen_subcommand_from snapshot' -x -s a -d 'Make the disk what it was'
+complete -c coimg -n '__fish_seen_subcommand_from snapshot' -x -s c -d 'Take one'
+complete -c coimg -n '__fish_seen_subcommand_from snapshot' -x -s d -d 'Delete one'

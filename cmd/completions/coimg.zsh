@@ -8,6 +8,7 @@ commands=(
   'create:make a new image'
   'info:describe an image'
   'map:list where the ranges of an image come from'
+  'snapshot:manage internal snapshots'
 )
 formats=(raw qcow2)
 caches=(none writeback writethrough directsync unsafe)
@@ -24,6 +25,7 @@ case $state in
       convert) _arguments $common '-O[target format]:format:($formats)' '-o[options]:options:' '-c[compress]' '-n[target exists]' '-p[progress]' '-q[quiet]' '-m[requests in flight]:number:' '-W[out of order]' '-S[sparse size]:size:' '-B[backing file]:file:_files' '-F[backing format]:format:($formats)' '-r[rate limit]:rate:' '-t[target cache mode]:mode:($caches)' '-T[source cache mode]:mode:($caches)' '-U[no locks]' '--salvage[read what can be read]' '--target-is-zero[target reads as zeros]' '*:image:_files' ;;
       create) _arguments '-q[quiet]' '-f[format]:format:($formats)' '-b[backing file]:file:_files' '-F[backing format]:format:($formats)' '-u[do not open the backing file]' '-o[options]:options:' '*:image:_files' ;;
       info) _arguments $common '-U[no locks]' '--output=[form]:form:(human json)' '--backing-chain[all images of the chain]' '*:image:_files' ;;
+      snapshot) _arguments '-l[list]' '-a[apply]:snapshot:' '-c[take]:name:' '-d[delete]:name:' '-q[quiet]' '-U[no locks]' '--image-opts[the operand is an option list]' '*:image:_files' ;;
       map) _arguments $common '-U[no locks]' '--output=[form]:form:(human json)' '(-s --start-offset)'{-s,--start-offset}'[first byte]:offset:' '(-l --max-length)'{-l,--max-length}'[length]:bytes:' '*:image:_files' ;;
     esac
     ;;

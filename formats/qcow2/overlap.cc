@@ -21,15 +21,6 @@ struct FixedStructure {
   uint64_t bytes = 0;
 };
 
-uint64_t snapshot_table_bytes(const std::vector<Snapshot>& snapshots) {
-  constexpr uint64_t kFixedPart = 40;
-  uint64_t bytes = 0;
-  for (const Snapshot& snapshot : snapshots) {
-    bytes += align_up(kFixedPart + snapshot.extra_bytes + snapshot.id.size() + snapshot.name.size(), 8);
-  }
-  return bytes;
-}
-
 std::vector<FixedStructure> fixed_structures(const Header& header, const Geometry& geometry,
                                              const RefcountTable& refcounts, const std::vector<Snapshot>& snapshots) {
   std::vector<FixedStructure> structures{
@@ -38,7 +29,7 @@ std::vector<FixedStructure> fixed_structures(const Header& header, const Geometr
       {"refcount table", refcounts.table_offset(), refcounts.table_clusters() * geometry.cluster_size()},
   };
   if (!snapshots.empty()) {
-    structures.push_back({"snapshot table", header.snapshots_offset, snapshot_table_bytes(snapshots)});
+    structures.push_back({"snapshot table", header.snapshots_offset, stored_table_bytes(snapshots)});
   }
   for (const Snapshot& snapshot : snapshots) {
     structures.push_back({"inactive L1 table", snapshot.l1_table_offset, snapshot.l1_size * uint64_t{8}});

@@ -2,8 +2,9 @@
 //
 // Which file does what: header parses and encodes the header cluster; qcow2.cc opens, flushes and closes; mapping.cc
 // looks guest ranges up and read.cc reads them; cluster_alloc.cc is the write side: allocation, copy-on-write, linking;
-// discard.cc zeroes and frees guest clusters; resize.cc grows and shrinks; refcount counts clusters; check.cc and
-// repair.cc find and fix damage; create.cc makes new images; info.cc describes.
+// discard.cc zeroes and frees guest clusters; resize.cc grows and shrinks; snapshot_change.cc takes and applies
+// snapshots; refcount counts clusters; check.cc and repair.cc find and fix damage; create.cc makes new images; info.cc
+// describes.
 //
 // Format: qcow2, specification sections named in each file.
 #pragma once
@@ -63,6 +64,10 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> truncate(uint64_t new_length, Preallocation preallocation) coroutine_fn override;
   Result<ImageInfo> info() coroutine_fn override;
   Result<CheckResult> check(const CheckOptions& options) coroutine_fn override;
+  Result<void> create_snapshot(const std::string& name) coroutine_fn override;
+  Result<void> apply_snapshot(const SnapshotSelector& selector) coroutine_fn override;
+  Result<void> delete_snapshot(const SnapshotSelector& selector) coroutine_fn override;
+  Result<void> show_snapshot(const SnapshotSelector& selector) coroutine_fn override;
   bool created_reads_as_zeros() const override;
 
   /// The node of the backing file, set by the block layer after open; null for none.
@@ -161,6 +166,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   bool has_backing_locked() const CO_REQUIRES_SHARED(lock_);
 
   // --- resize.cc ---------------------------------------------------------------------------------------------------
+  /// truncate() for a caller that has the whole disk in flight.
+  Result<void> resize_exclusively(uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> grow(uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> shrink(uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> clear_new_space(uint64_t old_length, uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
@@ -170,6 +177,29 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> drop_l2_tables_locked(uint64_t begin, uint64_t end) coroutine_fn CO_REQUIRES(lock_);
   Result<void> free_l2_table_locked(HostOffset table) coroutine_fn CO_REQUIRES(lock_);
   void truncate_file_best_effort_locked() coroutine_fn CO_REQUIRES(lock_);
+
+  // --- snapshot_change.cc -------------------------------------------------------------------------------------------
+  struct L1Copy {
+    HostOffset offset;
+    ClusterCount clusters;
+  };
+  Result<size_t> find_snapshot_locked(const SnapshotSelector& selector) const CO_REQUIRES_SHARED(lock_);
+  Result<L1Copy> store_l1_copy_locked() coroutine_fn CO_REQUIRES(lock_);
+  Result<std::vector<L1Entry>> load_snapshot_l1_locked(const Snapshot& snapshot) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> store_l1_table_locked(std::span<const L1Entry> table) coroutine_fn CO_REQUIRES(lock_);
+  Result<DroppedReferences> collect_references_locked(HostOffset table) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> add_references_locked(std::span<const L1Entry> table) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> add_table_references_locked(HostOffset l2_table) coroutine_fn CO_REQUIRES(lock_);
+  void drop_references_best_effort_locked(std::span<const L1Entry> table) coroutine_fn CO_REQUIRES(lock_);
+  void take_back_references_locked() coroutine_fn CO_REQUIRES(lock_);
+  Result<void> refresh_active_copied_locked() coroutine_fn CO_REQUIRES(lock_);
+  Result<void> refresh_copied_locked(std::span<L1Entry> table) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> refresh_l2_copied_locked(HostOffset l2_table) coroutine_fn CO_REQUIRES(lock_);
+  Result<bool> is_only_reference(HostOffset offset) coroutine_fn;
+  Result<void> store_snapshots_locked(std::vector<Snapshot> snapshots) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> write_snapshot_table_locked(HostOffset offset, std::span<const std::byte> table)
+      coroutine_fn CO_REQUIRES(lock_);
+  Result<void> store_snapshot_location_locked(HostOffset offset, uint32_t count) coroutine_fn CO_REQUIRES(lock_);
 
   // --- overlap.cc: the guard against writing guest data over metadata ----------------------------------------------
   /// To be asked before guest data is written and for each new cluster. Errors: EIO, reported, for metadata.

@@ -45,6 +45,11 @@ Result<void> Qcow2::truncate(uint64_t new_length, Preallocation preallocation) {
   }
   // Nothing else is in flight until this is done.
   const TrackedRequest everything(in_flight_, 0, kMaxFileOffset, RangeMode::kExclusive);
+  return resize_exclusively(new_length);
+}
+
+Result<void> Qcow2::resize_exclusively(uint64_t new_length) {
+  if (new_length == virtual_size_) return {};
   {
     CoReadGuard guard(lock_);
     if (header_.version < 3 && !snapshots_.empty()) {
@@ -55,9 +60,7 @@ Result<void> Qcow2::truncate(uint64_t new_length, Preallocation preallocation) {
       return Error(EFBIG, "Failed to grow the L1 table: File too large");
     }
   }
-  if (new_length > virtual_size_) return grow(new_length);
-  if (new_length < virtual_size_) return shrink(new_length);
-  return {};
+  return new_length > virtual_size_ ? grow(new_length) : shrink(new_length);
 }
 
 // --- growing -------------------------------------------------------------------------------------------------------
@@ -209,17 +212,7 @@ Result<void> Qcow2::drop_l2_tables_locked(uint64_t begin, uint64_t end) {
 /// Frees a table that the L1 table on disk does not refer to any more. With one that snapshots share only the
 /// references that came through the active L1 table go.
 Result<void> Qcow2::free_l2_table_locked(HostOffset table) {
-  if (geometry_.in_cluster(table.v) != 0) {
-    return corruption(fmt::format("L2 table offset {:#x} unaligned", table.v), true);
-  }
-  DroppedReferences dropped;
-  const uint64_t per_slice = l2_cache_->slice_bytes() / sizeof(be64);
-  for (uint64_t index = 0; index < geometry_.l2_entries(); index += per_slice) {
-    const auto pin = COIMG_TRY(load_l2_slice_locked(table, index));
-    for (const be64& stored : std::span(reinterpret_cast<const be64*>(pin.data()), per_slice)) {
-      dropped.add(geometry_, L2Entry(stored), L2Entry());
-    }
-  }
+  const DroppedReferences dropped = COIMG_TRY(collect_references_locked(table));
   const HostCluster cluster = geometry_.host_cluster(table);
   const bool last_user = COIMG_TRY(refcounts_->refcount(cluster)) == 1;
   if (last_user) {
@@ -229,7 +222,7 @@ Result<void> Qcow2::free_l2_table_locked(HostOffset table) {
   for (const ClusterRun& run : dropped.runs()) {
     COIMG_TRY(refcounts_->decrement(run.first, run.count(), FreedSpace::kDiscard));
   }
-  return refcounts_->decrement(cluster, ClusterCount(1), FreedSpace::kDiscard);
+  return {};
 }
 
 /// Gives the end of the file back to the host, behind the last cluster in use.

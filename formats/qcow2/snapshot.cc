@@ -30,7 +30,7 @@ struct DiskSnapshotExtra {
   be64 disk_size;
   be64 icount;
 };
-static_assert(sizeof(DiskSnapshotExtra) == 24);
+static_assert(sizeof(DiskSnapshotExtra) == kKnownSnapshotExtraBytes);
 
 constexpr uint64_t kEntryAlignment = 8;
 constexpr size_t kReadAhead = 64 * kKiB;
@@ -101,7 +101,10 @@ Result<Snapshot> read_snapshot(TableReader& table, const Header& header, uint32_
                     std::as_writable_bytes(std::span(&fields, 1)).begin());
   if (extra.size() >= offsetof(DiskSnapshotExtra, disk_size)) snapshot.vm_state_bytes = fields.vm_state_bytes;
   if (extra.size() >= offsetof(DiskSnapshotExtra, icount)) snapshot.disk_size = fields.disk_size;
-  if (extra.size() >= sizeof(fields)) snapshot.icount = fields.icount;
+  if (extra.size() >= sizeof(fields)) {
+    snapshot.icount = fields.icount;
+    snapshot.unknown_extra.assign(extra.begin() + sizeof(fields), extra.end());
+  }
 
   snapshot.id = COIMG_TRY(table.read_text(disk.id_bytes));
   snapshot.name = COIMG_TRY(table.read_text(disk.name_bytes));
@@ -122,6 +125,46 @@ Result<SnapshotTable> load_snapshot_table(BlockNode& file, const Header& header)
   }
   table.bytes = reader.position();
   return table;
+}
+
+Result<std::vector<std::byte>> encode_snapshot_table(std::span<const Snapshot> snapshots) {
+  std::vector<std::byte> table;
+  const auto append = [&table](std::span<const std::byte> bytes) {
+    table.insert(table.end(), bytes.begin(), bytes.end());
+  };
+  for (const Snapshot& snapshot : snapshots) {
+    table.resize(align_up(table.size(), kEntryAlignment));
+    const bool small_state = snapshot.vm_state_bytes <= UINT32_MAX;
+    const DiskSnapshot disk{
+        .l1_table_offset = snapshot.l1_table_offset.v,
+        .l1_size = snapshot.l1_size,
+        .id_bytes = static_cast<uint16_t>(snapshot.id.size()),
+        .name_bytes = static_cast<uint16_t>(snapshot.name.size()),
+        .date_sec = snapshot.date_sec,
+        .date_nsec = snapshot.date_nsec,
+        .vm_clock_nsec = snapshot.vm_clock_ns,
+        .vm_state_bytes = small_state ? static_cast<uint32_t>(snapshot.vm_state_bytes) : 0,
+        .extra_bytes = static_cast<uint32_t>(sizeof(DiskSnapshotExtra) + snapshot.unknown_extra.size()),
+    };
+    const DiskSnapshotExtra extra{
+        .vm_state_bytes = snapshot.vm_state_bytes, .disk_size = snapshot.disk_size, .icount = snapshot.icount};
+    append(std::as_bytes(std::span(&disk, 1)));
+    append(std::as_bytes(std::span(&extra, 1)));
+    append(snapshot.unknown_extra);
+    append(std::as_bytes(std::span(snapshot.id)));
+    append(std::as_bytes(std::span(snapshot.name)));
+    if (table.size() > kMaxSnapshotTableBytes) return Error(EFBIG, "the snapshot table would become too large");
+  }
+  return table;
+}
+
+uint64_t stored_table_bytes(std::span<const Snapshot> snapshots) {
+  uint64_t bytes = 0;
+  for (const Snapshot& snapshot : snapshots) {
+    bytes = align_up(bytes, kEntryAlignment) + sizeof(DiskSnapshot) + snapshot.extra_bytes + snapshot.id.size() +
+            snapshot.name.size();
+  }
+  return bytes;
 }
 
 }  // namespace coimg::qcow2

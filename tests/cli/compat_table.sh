@@ -399,8 +399,8 @@ same 'qemu-img convert -p nofile x'
 same 'qemu-img convert -p -T fast a b'
 same 'qemu-img convert -p a'
 same 'qemu-img convert -O qcow2 a.raw x && stat -c %a x'
-differs stderr 'snapshots and bitmaps are not supported yet' 'qemu-img convert -f raw -l s a.raw x'
-differs stderr 'snapshots and bitmaps are not supported yet' 'qemu-img convert --bitmaps -f raw -O qcow2 a.raw x'
+same 'qemu-img convert -f raw -l s a.raw x'
+differs stderr 'bitmaps are not supported yet' 'qemu-img convert --bitmaps -f raw -O qcow2 a.raw x'
 differs stderr 'the cache mode is looked at before files are opened' 'qemu-img convert -t fast nofile x'
 differs stdout 'a target that did not become complete is removed' 'qemu-img convert -O qcow2 -B nofile -F raw a.raw x; echo x*'
 
@@ -458,3 +458,59 @@ same 'qemu-img check -q -r all leak.qcow2'
 same 'qemu-img check -r all a.qcow2'
 same 'qemu-img check -T none -U a.qcow2'
 same 'qemu-img check --image-opts driver=qcow2,file.filename=leak.qcow2'
+
+setup_snapshot() {
+  qemu-img create -q -f qcow2 a.qcow2 1M
+  qemu-io -c 'write -P 1 0 256k' a.qcow2
+  qemu-img snapshot -c one a.qcow2
+  qemu-img snapshot -c a-rather-long-name a.qcow2
+  qemu-io -c 'write -P 2 128k 256k' a.qcow2
+  qemu-img create -q -f qcow2 none.qcow2 1M
+  truncate -s 1M a.raw
+  qemu-img create -q -f qcow2 -o compat=0.10 v2.qcow2 1M
+  qemu-img create -q -f qcow2 -o refcount_bits=1 one.qcow2 1M
+  qemu-io -c 'write -P 1 0 256k' one.qcow2
+}
+group snapshot
+# Two lists made in the same second; their date is not looked at.
+list='| sed "s/....-..-.. ..:..:../DATE/"'
+same 'qemu-img snapshot'
+same 'qemu-img snapshot -l'
+same 'qemu-img snapshot a.qcow2 b.qcow2'
+same 'qemu-img snapshot -l -c x a.qcow2'
+same 'qemu-img snapshot -c x -c y a.qcow2'
+same 'qemu-img snapshot -a x -d y a.qcow2'
+same 'qemu-img snapshot a.qcow2'
+same 'qemu-img snapshot none.qcow2'
+same 'qemu-img snapshot -l a.qcow2'
+same 'qemu-img snapshot -l none.qcow2'
+same 'qemu-img snapshot -l a.raw'
+same 'qemu-img snapshot -l nofile'
+same 'qemu-img snapshot -U -l a.qcow2'
+same 'qemu-img snapshot -U -c x a.qcow2'
+same 'qemu-img snapshot -q -l a.qcow2'
+same 'qemu-img snapshot --image-opts -l driver=qcow2,file.filename=a.qcow2'
+same 'qemu-img snapshot -f qcow2 -l a.qcow2'
+same "qemu-img snapshot -c new a.qcow2; qemu-img snapshot -l a.qcow2 $list"
+same "qemu-img snapshot -c '' a.qcow2; qemu-img snapshot -l a.qcow2 $list"
+same "qemu-img snapshot -c 1 a.qcow2; qemu-img snapshot -l a.qcow2 $list; qemu-img snapshot -a 1 a.qcow2; qemu-img check a.qcow2"
+same "qemu-img snapshot -c \$(printf %0300d 7) a.qcow2; qemu-img snapshot -l a.qcow2 $list"
+same "qemu-img snapshot -d one a.qcow2; qemu-img snapshot -c next a.qcow2; qemu-img snapshot -l a.qcow2 $list"
+same 'qemu-img snapshot -d 1 a.qcow2'
+same 'qemu-img snapshot -d nosuch a.qcow2'
+same 'qemu-img snapshot -a nosuch a.qcow2'
+same 'qemu-img snapshot -a one a.qcow2 && qemu-img check a.qcow2 && qemu-img map --output=json a.qcow2'
+same 'qemu-img snapshot -a 2 a.qcow2 && qemu-img check a.qcow2'
+same 'qemu-img snapshot -d one a.qcow2 && qemu-img snapshot -d a-rather-long-name a.qcow2 && qemu-img check a.qcow2'
+same 'qemu-img snapshot -c x a.raw'
+differs stderr 'the warning comes once' 'qemu-img snapshot -a x a.raw'
+same 'qemu-img snapshot -d x a.raw'
+same 'qemu-img snapshot -c x one.qcow2'
+same 'qemu-img snapshot -c x v2.qcow2 && qemu-img check v2.qcow2'
+same 'qemu-img convert -l one -O raw a.qcow2 x && qemu-img compare a.qcow2 x'
+same 'qemu-img convert -l 2 -O raw a.qcow2 x && cksum x'
+same 'qemu-img convert -l nosuch -O raw a.qcow2 x'
+same 'qemu-img convert -l snapshot.id=1,snapshot.name=one -O raw a.qcow2 x && cksum x'
+same 'qemu-img convert -l snapshot.id=2,snapshot.name=one -O raw a.qcow2 x'
+same 'qemu-img convert -l one -O raw a.qcow2 a.qcow2 x'
+same 'qemu-img convert -l one -O raw none.qcow2 x'

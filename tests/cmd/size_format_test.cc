@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <ostream>
 
 namespace coimg {
 namespace {
@@ -10,6 +11,8 @@ namespace {
 struct Case {
   uint64_t bytes;
   const char* text;
+
+  friend void PrintTo(const Case& value, std::ostream* out) { *out << value.bytes << " bytes"; }
 };
 
 class RenderSizeTest : public testing::TestWithParam<Case> {};

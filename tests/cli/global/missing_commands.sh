@@ -1,2 +1,2 @@
 # coimg only
-coimg snapshot -l x
+coimg rebase -l x

@@ -1,9 +1,14 @@
 // The power goes at every point of a random run. Whatever of the unflushed writes has reached the disk, the image must
-// open and be free of corruptions, and each byte must be what the last flush left or what was written since.
+// open and be free of corruptions, and each byte must be what the last flush left or what was written since. A snapshot
+// is there as a whole or not at all.
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <random>
+#include <set>
+#include <span>
+#include <sstream>
 
 #include "block/util/math.h"
 #include "coroutine/main_loop.h"
@@ -19,6 +24,8 @@ struct Version {
   Bytes content;
   size_t log_end = 0;  ///< entries of the file's log when the operation had returned
   bool flush = false;
+  bool snapshot_change = false;     ///< the operation was one on snapshots
+  std::set<std::string> snapshots;  ///< their names
 };
 
 class CrashRun {
@@ -39,7 +46,7 @@ class CrashRun {
     const uint64_t bytes = 1 + pick(std::min(content_.size() - offset, kind_.cluster_size * 4));
     const uint64_t cluster = align_down(offset, kind_.cluster_size);
     const uint64_t clusters_end = std::min<uint64_t>(align_up(offset + bytes, kind_.cluster_size), content_.size());
-    switch (pick(12)) {
+    switch (pick(14)) {
       case 0 ... 3:
         write(offset, bytes);
         break;
@@ -60,12 +67,14 @@ class CrashRun {
         if (!(kind_.version2 && kind_.backing)) change(cluster, Bytes(clusters_end - cluster));
         break;
       case 9:
-        if (pick(2)) {
+        if (pick(2) && !(kind_.version2 && !snapshots_.empty())) {
           const uint64_t size = align_up(kind_.cluster_size / 2 * (1 + pick(60)), kSectorSize);
           ASSERT_TRUE(image_->co_truncate(size).ok());
           content_.resize(size);
         }
         break;
+      case 10 ... 11:
+        return record(change_snapshots(), true);
       default:
         ASSERT_TRUE(image_->co_flush().ok());
         return record(true);
@@ -78,8 +87,11 @@ class CrashRun {
     auto disk = std::make_shared<MemDisk>(fault_driver(*image_->file()).bytes_after_crash(entries, seed));
     const auto after = open_image(make_mem_node(std::move(disk)), backing_);
     ASSERT_NE(after, nullptr);
-    expect_sound(*after, /*leaks_allowed=*/true);
-    expect_allowed(read_all(*after), entries);
+    const auto [first, last] = possible_versions(entries);
+    const auto versions = std::span(versions_).subspan(first, last - first + 1);
+    expect_sound_after_crash(*after, std::ranges::any_of(versions, &Version::snapshot_change));
+    expect_allowed(read_all(*after), versions);
+    expect_snapshots(*after, versions);
     ASSERT_TRUE(after->co_close().ok());
   }
 
@@ -104,29 +116,100 @@ class CrashRun {
   void change(uint64_t offset, const Bytes& data) {
     std::ranges::copy(data, content_.begin() + static_cast<ptrdiff_t>(offset));
   }
-  void record(bool flush) { versions_.push_back({content_, log_entries(), flush}); }
+  void record(bool flush, bool snapshot_change = false) {
+    versions_.push_back({content_, log_entries(), flush, snapshot_change, snapshots_});
+  }
 
-  /// `seen` is made of the versions from the last flush that was complete to the operation that was under way.
-  void expect_allowed(const Bytes& seen, size_t entries) const {
+  /// Takes, applies or deletes a snapshot, which flushes. A refcount may be too narrow for one more: returns false.
+  bool change_snapshots() coroutine_fn {
+    if (snapshots_.empty() || pick(5) < 2) {
+      const std::string name = "s" + std::to_string(snapshot_contents_.size());
+      const auto created = image_->co_create_snapshot(name);
+      if (!created.ok()) {
+        EXPECT_LT(kind_.refcount_bits, 16u) << created.error().message();
+        return false;
+      }
+      snapshots_.insert(name);
+      snapshot_contents_[name] = content_;
+      return true;
+    }
+    const std::string name = *std::next(snapshots_.begin(), static_cast<ptrdiff_t>(pick(snapshots_.size())));
+    if (pick(2)) {
+      const auto applied = image_->co_apply_snapshot({.id = {}, .name = name});
+      if (!applied.ok()) {
+        EXPECT_LT(kind_.refcount_bits, 16u) << applied.error().message();
+        content_.resize(image_->length());  // the size may have changed already
+        return false;
+      }
+      content_ = snapshot_contents_[name];
+      return true;
+    }
+    EXPECT_TRUE(image_->co_delete_snapshot({.id = {}, .name = name}).ok());
+    snapshots_.erase(name);
+    return true;
+  }
+
+  /// No corruption. While a snapshot operation is under way COPIED flags may be out of step, which repair mends.
+  static void expect_sound_after_crash(BlockNode& image, bool copied_flags_may_be_off) coroutine_fn {
+    if (!copied_flags_may_be_off) return expect_sound(image, /*leaks_allowed=*/true);
+    FindingCollector findings;
+    auto result = image.co_check({.reporter = &findings});
+    ASSERT_TRUE(result.ok()) << result.error().message();
+    std::istringstream lines(findings.text());
+    for (std::string line; std::getline(lines, line);) {
+      EXPECT_TRUE(line.find("OFLAG_COPIED") != std::string::npos || line.starts_with("Leaked cluster")) << line;
+    }
+    result = image.co_check({.repair = RepairMode::kAll});
+    ASSERT_TRUE(result.ok()) << result.error().message();
+    expect_sound(image);
+  }
+
+  /// Every snapshot that was there throughout is there, and each one that is there holds what it should.
+  void expect_snapshots(BlockNode& image, std::span<const Version> versions) const coroutine_fn {
+    const auto info = image.co_info();
+    ASSERT_TRUE(info.ok());
+    std::set<std::string> there;
+    for (const SnapshotInfo& snapshot : info->snapshots) there.insert(snapshot.name);
+    for (const std::string& name : versions.front().snapshots) {
+      const auto has_it = [&](const Version& version) { return version.snapshots.contains(name); };
+      EXPECT_TRUE(there.contains(name) || !std::ranges::all_of(versions, has_it)) << name;
+    }
+    const auto disk = std::make_shared<MemDisk>(mem_driver(*image.file()).bytes());
+    for (const std::string& name : there) {
+      const auto shown = open_image(make_mem_node(disk), backing_, {.writable = false});
+      ASSERT_NE(shown, nullptr);
+      ASSERT_TRUE(shown->co_show_snapshot({.id = {}, .name = name}).ok());
+      EXPECT_EQ(read_all(*shown), snapshot_contents_.at(name)) << name;
+      ASSERT_TRUE(shown->co_close().ok());
+    }
+  }
+
+  /// From the last flush that was complete to the operation that was under way.
+  [[nodiscard]] std::pair<size_t, size_t> possible_versions(size_t entries) const {
     size_t last = 0;
     while (last + 1 < versions_.size() && versions_[last].log_end < entries) ++last;
     // An operation that had returned without writing anything may have done so before or after the cut.
     while (last + 1 < versions_.size() && versions_[last + 1].log_end <= entries) ++last;
     size_t first = last;
     while (!(versions_[first].flush && versions_[first].log_end <= entries)) --first;
+    return {first, last};
+  }
 
+  static void expect_allowed(const Bytes& seen, std::span<const Version> versions) {
     size_t length = seen.size();
-    for (size_t i = first; i <= last; ++i) length = std::min(length, versions_[i].content.size());
+    for (const Version& version : versions) length = std::min(length, version.content.size());
     for (size_t at = 0; at < length; ++at) {
-      bool allowed = false;
-      for (size_t i = first; i <= last && !allowed; ++i) allowed = versions_[i].content[at] == seen[at];
-      ASSERT_TRUE(allowed) << "byte " << at << " is neither what was flushed nor what was written since";
+      const auto same = [&](const Version& version) { return version.content[at] == seen[at]; };
+      ASSERT_TRUE(std::ranges::any_of(versions, same))
+          << "byte " << at << " is neither what was flushed nor what was written since";
     }
   }
 
   const ImageKind kind_;
   std::mt19937_64 random_;
   Bytes backing_, content_;
+  std::set<std::string> snapshots_;
+  std::map<std::string, Bytes> snapshot_contents_;  ///< also of those that are gone
   std::vector<Version> versions_;
   std::unique_ptr<BlockNode> image_;
 };
