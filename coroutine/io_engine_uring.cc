@@ -17,9 +17,14 @@
 #include <memory>
 
 #include "coroutine/aio_context.h"
+#include "coroutine/compiler.h"
 #include "coroutine/coroutine.h"
 #include "coroutine/fatal.h"
 #include "coroutine/io_engine.h"
+
+#if COIMG_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
 
 namespace coimg {
 
@@ -79,11 +84,30 @@ bool is_large(std::span<const iovec> iov) {
   return false;
 }
 
+#if COIMG_TSAN
+/// The library maps rings with system calls of its own, so ThreadSanitizer takes a new ring for the old one of another
+/// thread when it gets the same address.
+char ring_mappings;
+void note_new_ring() { __tsan_acquire(&ring_mappings); }
+void note_ring_goes() { __tsan_release(&ring_mappings); }
+#else
+void note_new_ring() {}
+void note_ring_goes() {}
+#endif
+
+/// Gives the ring's memory back.
+void tear_down_ring(io_uring& ring) {
+  note_ring_goes();
+  io_uring_queue_exit(&ring);
+}
+
 /// Sets the ring up for one thread that enters the kernel often anyway, or plainly on kernels before 6.0.
 int set_up_ring(io_uring& ring) {
   const unsigned flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SUBMIT_ALL;
-  if (io_uring_queue_init(kSubmissionEntries, &ring, flags) == 0) return 0;
-  return io_uring_queue_init(kSubmissionEntries, &ring, 0);
+  int result = io_uring_queue_init(kSubmissionEntries, &ring, flags);
+  if (result != 0) result = io_uring_queue_init(kSubmissionEntries, &ring, 0);
+  note_new_ring();
+  return result;
 }
 
 /// Sends a no-op through the ring: a sandbox may allow io_uring_setup() and refuse io_uring_enter().
@@ -157,7 +181,7 @@ UringIoEngine::~UringIoEngine() {
   assert(head_ == nullptr && in_flight_ == 0 && "an I/O engine is destroyed while coroutines wait for it");
   context_.set_submit_hook(nullptr);
   context_.set_fd_handler(ring_.ring_fd, nullptr, nullptr);
-  io_uring_queue_exit(&ring_);
+  tear_down_ring(ring_);
 }
 
 /// These answers mean "not without blocking" or "not through io_uring"; a plain system call gives the real one.
@@ -280,7 +304,7 @@ std::unique_ptr<IoEngine> make_uring_io_engine(AioContext& context) {
   io_uring ring{};
   if (set_up_ring(ring) != 0) return nullptr;
   if (!ring_works(ring)) {
-    io_uring_queue_exit(&ring);
+    tear_down_ring(ring);
     return nullptr;
   }
   return std::make_unique<UringIoEngine>(context, ring);
