@@ -4,7 +4,7 @@ if(NOT COIMG_LINT)
     add_test(NAME cli.${engine} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/run.sh $<TARGET_FILE:coimg>)
     add_test(NAME cli_compat.${engine} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/compat.sh $<TARGET_FILE:coimg>)
     set_tests_properties(cli.${engine} cli_compat.${engine} PROPERTIES
-      SKIP_RETURN_CODE 77 TIMEOUT 600 ENVIRONMENT COIMG_AIO=${engine})
+      SKIP_RETURN_CODE 77 TIMEOUT ${script_timeout} ENVIRONMENT COIMG_AIO=${engine})
   endforeach()
   add_test(NAME man_matches_help COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/man_matches_help.sh $<TARGET_FILE:coimg>)
 
