@@ -133,8 +133,9 @@ class Checker {
   void count_l1_entry(L1Entry entry, uint64_t index, uint64_t times, bool active);
   void merge_new_l2_tables();
   Result<void> count_l2_tables() coroutine_fn;
-  void count_l2_table(L2Reference& table, std::span<const std::byte> bytes);
+  void count_l2_table(L2Reference& table, std::span<std::byte> bytes);
   void count_odd_entry(L2Reference& table, uint64_t index, L2Entry entry, TableStatistics& statistics);
+  bool check_subclusters(const L2Reference& table, uint64_t index, L2Entry entry);
   void count_compressed(const L2Reference& table, uint64_t index, L2Entry entry, TableStatistics& statistics);
   void count_unaligned(L2Reference& table, L2Entry entry, TableStatistics& statistics);
 

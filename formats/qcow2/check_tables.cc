@@ -152,7 +152,7 @@ Result<void> Checker::count_l2_tables() {
       });
 }
 
-void Checker::count_l2_table(L2Reference& table, std::span<const std::byte> bytes) {
+void Checker::count_l2_table(L2Reference& table, std::span<std::byte> bytes) {
   const uint64_t cluster_size = geometry_.cluster_size();
   // Nearly all entries are plain: a data cluster, aligned, inside the file. They are counted right here.
   const uint64_t not_plain = kL2Compressed | kL2Zero | kL2ReservedMask | (cluster_size - 1);
@@ -163,14 +163,17 @@ void Checker::count_l2_table(L2Reference& table, std::span<const std::byte> byte
 
   TableStatistics statistics;
   uint64_t highest = 0;
-  for (size_t i = 0; i < bytes.size() / 8; ++i) {
-    const uint64_t raw = load_be64(bytes.data() + i * 8);
-    if (raw == 0) continue;
+  const L2Entries entries(bytes, geometry_);
+  const size_t words_per_entry = geometry_.l2_entry_bytes() / sizeof(be64);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const uint64_t raw = entries.words()[i * words_per_entry];
+    if (raw == 0 && words_per_entry == 1) continue;
     const uint64_t offset = raw & kEntryOffsetMask;
     if ((raw & not_plain) != 0 || offset - 1 >= plain_end - 1 || plain_end == 0) [[unlikely]] {
-      count_odd_entry(table, i, L2Entry(raw), statistics);
+      count_odd_entry(table, i, entries[i], statistics);
       continue;
     }
+    if (words_per_entry != 1) static_cast<void>(check_subclusters(table, i, entries[i]));
     ++statistics.allocated;
     statistics.fragmented += statistics.next_offset != 0 && statistics.next_offset != offset;
     statistics.next_offset = offset + cluster_size;
@@ -186,6 +189,7 @@ void Checker::count_l2_table(L2Reference& table, std::span<const std::byte> byte
 void Checker::count_odd_entry(L2Reference& table, uint64_t index, L2Entry entry, TableStatistics& statistics) {
   const uint64_t times = table.active + table.inactive;
   ClusterType type = entry.type();
+  if (geometry_.extended_l2() && !check_subclusters(table, index, entry) && type == ClusterType::kCompressed) return;
   if (type == ClusterType::kCompressed) {
     count_compressed(table, index, entry, statistics);
     return;
@@ -214,6 +218,29 @@ void Checker::count_odd_entry(L2Reference& table, uint64_t index, L2Entry entry,
   add_region(entry.host(), geometry_.cluster_size(), times, marks);
 }
 
+/// Whether the map of an extended entry can be true; reports it if not.
+bool Checker::check_subclusters(const L2Reference& table, uint64_t index, L2Entry entry) {
+  std::string problem;
+  switch (entry.type()) {
+    case ClusterType::kCompressed:
+      if (entry.map().raw() == 0) return true;
+      problem = fmt::format("ERROR compressed cluster {} with non-zero subcluster allocation bitmap, entry={:#x}",
+                            index, entry.raw());
+      break;
+    case ClusterType::kUnallocated:
+      if (entry.map().stored() == 0) return true;
+      problem = "ERROR: Unallocated cluster has non-zero subcluster allocation map";
+      break;
+    default:
+      if (!entry.map().contradicts_itself()) return true;
+      problem = fmt::format("ERROR offset={:x}: Allocated cluster has corrupted subcluster allocation bitmap",
+                            entry.host().v);
+  }
+  report(problem);
+  result_.corruptions += table.active + table.inactive;
+  return false;
+}
+
 void Checker::count_compressed(const L2Reference& table, uint64_t index, L2Entry entry, TableStatistics& statistics) {
   const uint64_t times = table.active + table.inactive;
   if (external_data_) {
@@ -234,7 +261,7 @@ void Checker::count_compressed(const L2Reference& table, uint64_t index, L2Entry
 
 void Checker::count_unaligned(L2Reference& table, L2Entry entry, TableStatistics& statistics) {
   const uint64_t times = table.active + table.inactive;
-  const bool zero = entry.type() == ClusterType::kZeroAllocated;
+  const bool zero = entry.has_empty_place(geometry_);
   const bool repair = zero && repair_entries_;
   report(fmt::format("{} offset={:x}: {} cluster is not properly aligned; L2 entry corrupted.",
                      repair ? "Repairing" : "ERROR", entry.host().v, zero ? "Preallocated" : "Data"));

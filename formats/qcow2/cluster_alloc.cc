@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "block/util/endian.h"
+#include "block/util/math.h"
 #include "formats/qcow2/qcow2.h"
 
 namespace coimg::qcow2 {
@@ -29,6 +30,17 @@ void WritePlan::append(const Geometry& geometry, WriteRun run) {
     }
   }
   runs.push_back(run);
+}
+
+SubclusterMap WritePlan::map_after(const Geometry& geometry, GuestOffset cluster, L2Entry old) const {
+  if (!geometry.extended_l2()) return SubclusterMap::all_stored();
+  const GuestOffset end = cluster + geometry.cluster_size();
+  const uint64_t unit = geometry.state_unit();
+  const uint64_t from = std::max(stored_from, cluster) - cluster;
+  const uint64_t to = std::min(stored_to, end) - cluster;
+  const uint32_t mask =
+      SubclusterMap::mask(static_cast<uint32_t>(from / unit), static_cast<uint32_t>(div_ceil(to, unit)));
+  return old.map().with_stored(mask);
 }
 
 void DroppedReferences::add(const Geometry& geometry, L2Entry old, L2Entry replacement) {
@@ -122,24 +134,21 @@ Result<void> Qcow2::store_l1_entry_locked(uint64_t index, L1Entry entry) {
 Result<uint64_t> Qcow2::update_entries_locked(GuestOffset first, uint64_t clusters, const EntryUpdate& update,
                                               DroppedReferences& dropped) {
   const HostOffset table = COIMG_TRY(ensure_l2_table_locked(first));
-  const uint64_t l2_index = geometry_.l2_index(first);
-  const auto pin = COIMG_TRY(load_l2_slice_locked(table, l2_index));
-  const uint64_t per_slice = l2_cache_->slice_bytes() / sizeof(be64);
-  const uint64_t index = l2_index % per_slice;
-  const uint64_t count = std::min(clusters, per_slice - index);
-  const std::span entries(reinterpret_cast<be64*>(pin.data()) + index, count);
+  const L2Slice slice = COIMG_TRY(load_l2_slice_locked(table, geometry_.l2_index(first)));
+  const uint64_t count = std::min<uint64_t>(clusters, slice.entries.size() - slice.index);
+  const L2Entries entries = slice.entries.part(slice.index, count);
   for (uint64_t i = 0; i < count; ++i) {
-    COIMG_TRY(check_entry_locked(first + (i << geometry_.cluster_bits()), L2Entry(entries[i])));
+    COIMG_TRY(check_entry_locked(first + (i << geometry_.cluster_bits()), entries[i]));
   }
 
   // What the new entries refer to has to be on disk first: the refcounts of new clusters, and the data. Entries that
   // only let go of clusters wait for nothing.
   bool new_clusters = false, new_data = false;
   for (uint64_t i = 0; i < count; ++i) {
-    const L2Entry old(entries[i]);
+    const L2Entry old = entries[i];
     const L2Entry replacement = update(i, old);
     const ClusterType type = replacement.type();
-    if (replacement.raw() == old.raw() || (type != ClusterType::kNormal && type != ClusterType::kCompressed)) continue;
+    if (entries.same(replacement, old) || (type != ClusterType::kNormal && type != ClusterType::kCompressed)) continue;
     new_data = true;
     if (type == ClusterType::kCompressed || replacement.host() != old.host()) new_clusters = true;
   }
@@ -148,14 +157,14 @@ Result<uint64_t> Qcow2::update_entries_locked(GuestOffset first, uint64_t cluste
 
   bool changed = false;  // from here on nothing yields
   for (uint64_t i = 0; i < count; ++i) {
-    const L2Entry old(entries[i]);
+    const L2Entry old = entries[i];
     const L2Entry replacement = update(i, old);
-    if (replacement.raw() == old.raw()) continue;
-    entries[i] = replacement.raw();
+    if (entries.same(replacement, old)) continue;
+    entries.store(i, replacement);
     dropped.add(geometry_, old, replacement);
     changed = true;
   }
-  if (changed) l2_cache_->mark_dirty(pin);
+  if (changed) l2_cache_->mark_dirty(slice.pin);
   return count;
 }
 
@@ -217,7 +226,11 @@ Result<void> Qcow2::link_plan_locked(WritePlan& plan, DroppedReferences& dropped
       const HostOffset host = run.host;
       const uint64_t linked = COIMG_TRY(update_entries_locked(
           run.guest, run.clusters,
-          [&](uint64_t i, L2Entry) { return L2Entry::normal(host + (i << geometry_.cluster_bits())); }, dropped));
+          [&](uint64_t i, L2Entry old) {
+            const uint64_t distance = i << geometry_.cluster_bits();
+            return L2Entry::normal(host + distance).with_map(plan.map_after(geometry_, run.guest + distance, old));
+          },
+          dropped));
       run.guest += linked << geometry_.cluster_bits();
       run.host += linked << geometry_.cluster_bits();
       run.clusters -= linked;

@@ -17,7 +17,7 @@ struct WriteRun {
   uint64_t clusters = 0;
   HostOffset host;          ///< cluster aligned
   bool fresh = false;       ///< the host clusters were allocated for this write
-  bool needs_link = false;  ///< the L2 entries have to change; the clusters have to be written as a whole
+  bool needs_link = false;  ///< the L2 entries have to change
 };
 
 /// Where the data of a write goes.
@@ -26,11 +26,16 @@ struct WriteRun {
 /// ones are freed by abandon_plan() or given to the L2 tables by link_plan_locked().
 struct WritePlan {
   std::vector<WriteRun> runs;  ///< in guest order, without gaps
-  Extent head;                 ///< old mapping of the first cluster in front of the data; no bytes: there is nothing
-  Extent tail;                 ///< old mapping of the last cluster behind the data, as far as it is on the disk
+  /// What is stored: the data, and around it what has to be kept of the first and last cluster or subcluster. Behind
+  /// the end of the disk that is zeros.
+  GuestOffset stored_from, stored_to;
+  /// The old mapping of [stored_from, data) and of what lies behind the data, as far as it is on the disk.
+  std::vector<Extent> head, tail;
 
   /// Adds a run; it becomes part of the last one where it continues it.
   void append(const Geometry& geometry, WriteRun run);
+  /// Which subclusters of a cluster are stored when this is linked. The entry's own place has been taken care of.
+  [[nodiscard]] SubclusterMap map_after(const Geometry& geometry, GuestOffset cluster, L2Entry old) const;
 };
 
 /// References to host clusters that L2 entries no longer make.

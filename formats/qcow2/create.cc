@@ -65,14 +65,15 @@ Result<void> write_preallocated_tables(BlockNode& file, const Geometry& geometry
                                        uint64_t data_clusters) coroutine_fn {
   std::vector<be64> l1_table;
   AlignedBuffer buffer(std::max(kTableBatchBytes, geometry.cluster_size()));
-  auto* const entries = reinterpret_cast<be64*>(buffer.data());
+  const L2Entries entries(buffer.span(), geometry);
   const uint64_t tables_per_batch = buffer.size() / geometry.cluster_size();
   for (uint64_t table = 0; table < layout.l1_entries; table += tables_per_batch) {
     const uint64_t tables = std::min(tables_per_batch, layout.l1_entries - table);
     const uint64_t first = table * geometry.l2_entries();
     for (uint64_t i = 0; i < tables * geometry.l2_entries(); ++i) {
       const HostOffset host = layout.data + ((first + i) << geometry.cluster_bits());
-      entries[i] = first + i < data_clusters ? L2Entry::normal(host).raw() : 0;
+      // Extended entries have a place, and nothing stored there yet.
+      entries.store(i, first + i < data_clusters ? L2Entry::normal(host).with_map({}) : L2Entry());
     }
     const HostOffset offset = layout.l2_tables + (table << geometry.cluster_bits());
     COIMG_TRY(file.co_pwrite(offset.v, buffer.span().first(tables << geometry.cluster_bits())));

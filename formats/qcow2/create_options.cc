@@ -114,7 +114,6 @@ Result<void> check_encryption(const CreateOptions& options) {
 
 /// Features of the format that this program does not have.
 Result<void> check_supported(const CreateOptions& options) {
-  if (options.boolean("extended_l2")) return Error(ENOTSUP, "extended L2 entries are not supported");
   if (options.given("data_file")) return Error(ENOTSUP, "external data files are not supported");
   return {};
 }
@@ -145,6 +144,7 @@ Result<Header> header_for_options(const CreateOptions& options) {
   header.compression_type = COIMG_TRY(compression_type_of(options));
   header.cluster_bits = COIMG_TRY(cluster_bits_of(options));
   COIMG_TRY(check_extended_l2(options, header));
+  if (options.boolean("extended_l2")) header.incompatible_features |= kExtendedL2;
   if (header.version < 3 && options.boolean("lazy_refcounts")) {
     return needs_version_3("Lazy refcounts only supported with compatibility level 1.1");
   }

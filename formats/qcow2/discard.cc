@@ -14,8 +14,8 @@ bool Qcow2::has_backing_locked() const { return backing() != nullptr || !header_
 
 // --- zeroing -------------------------------------------------------------------------------------------------------
 
-/// The whole clusters of the range change their entries; a piece of a cluster does so if the rest of the cluster reads
-/// as zeros anyway, and is written otherwise. ENOTSUP where zeros could only be written.
+/// The whole clusters of the range change their entries. Of what is left, a whole subcluster does so as well; a piece
+/// of one does if its rest reads as zeros anyway, and is written otherwise. ENOTSUP where zeros could only be written.
 Result<void> Qcow2::pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOptions& options) {
   COIMG_TRY(check_usable());
   const GuestOffset guest(offset), end = guest + bytes;
@@ -34,42 +34,67 @@ Result<void> Qcow2::pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOpt
   const GuestOffset aligned_end(end.v == virtual_size_ ? geometry_.cluster_up(end.v) : geometry_.cluster_down(end.v));
   const GuestOffset aligned_start(geometry_.cluster_up(offset));
   if (aligned_start > aligned_end) {  // inside one cluster
-    return zero_partial_cluster(guest, bytes, /*may_write=*/false);
+    return zero_inside_cluster(guest, end, /*may_write=*/false);
   }
   const bool may_write = !options.no_fallback;
-  if (guest < aligned_start) COIMG_TRY(zero_partial_cluster(guest, aligned_start - guest, may_write));
-  if (aligned_end < end) COIMG_TRY(zero_partial_cluster(aligned_end, end - aligned_end, may_write));
+  if (guest < aligned_start) COIMG_TRY(zero_inside_cluster(guest, aligned_start, may_write));
+  if (aligned_end < end) COIMG_TRY(zero_inside_cluster(aligned_end, end, may_write));
   return zero_clusters(aligned_start, (aligned_end - aligned_start) / geometry_.cluster_size(), options.may_unmap);
 }
 
-/// Zeroes a range inside one cluster, whose rest has to be kept. ENOTSUP when that takes writing and `may_write` is not
-/// set.
-Result<void> Qcow2::zero_partial_cluster(GuestOffset offset, uint64_t bytes, bool may_write) {
-  const GuestOffset cluster(geometry_.cluster_down(offset.v));
+/// Zeroes a part of one cluster. ENOTSUP when that takes writing and `may_write` is not set.
+Result<void> Qcow2::zero_inside_cluster(GuestOffset from, GuestOffset to, bool may_write) {
+  const uint64_t unit = geometry_.state_unit();
+  while (from < to) {
+    const GuestOffset unit_end(align_down(from.v, unit) + unit);
+    const GuestOffset end = std::min(to, unit_end);
+    const bool whole = align_down(from.v, unit) == from.v && (end == unit_end || end.v == virtual_size_);
+    if (!COIMG_TRY(zero_whole_unit(from, whole ? unit : end - from, whole))) {
+      if (!may_write) return Error(ENOTSUP, "only a part of a cluster would become zeros");
+      COIMG_TRY(write_zero_bytes(from, end - from));
+    }
+    from = end;
+  }
+  return {};
+}
+
+/// Lets the unit at `offset` read as zeros if that changes nothing but the `bytes` from there on. Returns false when
+/// they have to be written.
+Result<bool> Qcow2::zero_whole_unit(GuestOffset offset, uint64_t bytes, bool whole) {
+  const GuestOffset start(align_down(offset.v, geometry_.state_unit()));
   Extent old;
   bool backed = false;
   {
     CoReadGuard guard(lock_);
-    old = COIMG_TRY(map_locked(cluster, geometry_.cluster_size()));
+    old = COIMG_TRY(map_locked(start, geometry_.state_unit()));
     backed = has_backing_locked();
   }
-  if (old.type == ClusterType::kZeroPlain || old.type == ClusterType::kZeroAllocated) return {};
-  if (old.type == ClusterType::kUnallocated) {
-    if (!backed || COIMG_TRY(backing_is_zero_around(offset, bytes))) {
-      return zero_clusters(cluster, 1, /*may_unmap=*/false);
-    }
+  if (old.type == ClusterType::kZeroPlain || old.type == ClusterType::kZeroAllocated) return true;
+  if (old.type == ClusterType::kCompressed) return false;
+  if (!whole) {
+    if (old.type == ClusterType::kNormal) return false;
+    if (backed && !COIMG_TRY(backing_is_zero_around(offset, bytes))) return false;
   }
-  if (!may_write) return Error(ENOTSUP, "only a part of a cluster would become zeros");
-  return write_zero_bytes(offset, bytes);
+  if (!geometry_.extended_l2()) {
+    COIMG_TRY(zero_clusters(start, 1, /*may_unmap=*/false));
+    return true;
+  }
+  const uint32_t subcluster = geometry_.subcluster_of(start.v);
+  COIMG_TRY(rewrite_entries(GuestOffset(geometry_.cluster_down(start.v)), 1, MissingTables::kMake, FreedSpace::kKeep,
+                            [subcluster](uint64_t, L2Entry entry) {
+                              return entry.with_map(
+                                  entry.map().with_zero(SubclusterMap::mask(subcluster, subcluster + 1)));
+                            }));
+  return true;
 }
 
-/// Whether what the backing file has for the range's cluster, outside of the range, is zeros.
+/// Whether what the backing file has for the range's unit, outside of the range, is zeros.
 Result<bool> Qcow2::backing_is_zero_around(GuestOffset offset, uint64_t bytes) {
-  const GuestOffset cluster(geometry_.cluster_down(offset.v));
-  const uint64_t size = std::min(geometry_.cluster_size(), virtual_size_ - cluster.v);
+  const GuestOffset unit(align_down(offset.v, geometry_.state_unit()));
+  const uint64_t size = std::min(geometry_.state_unit(), virtual_size_ - unit.v);
   AlignedBuffer content(size);
-  COIMG_TRY(read_backing(cluster, IoVector(content.span())));
-  const uint64_t before = offset - cluster;
+  COIMG_TRY(read_backing(unit, IoVector(content.span())));
+  const uint64_t before = offset - unit;
   const uint64_t behind = std::min(size, before + bytes);
   return is_zero(content.span().first(before)) && is_zero(content.span().subspan(behind));
 }
@@ -82,18 +107,10 @@ Result<void> Qcow2::zero_clusters(GuestOffset first, uint64_t clusters, bool may
   }
   if (version < 3) return discard_clusters(first, clusters, FreedSpace::kKeep);  // no backing file: reads as zeros
   return rewrite_entries(first, clusters, MissingTables::kMake, FreedSpace::kKeep,
-                         [may_unmap](uint64_t, L2Entry old) -> L2Entry {
-                           switch (old.type()) {
-                             case ClusterType::kUnallocated:
-                             case ClusterType::kZeroPlain:
-                             case ClusterType::kCompressed:
-                               return L2Entry::zero_plain();
-                             case ClusterType::kNormal:
-                             case ClusterType::kZeroAllocated:
-                               break;
-                           }
-                           if (may_unmap) return L2Entry::zero_plain();
-                           return L2Entry(old.host().v | (old.raw() & kEntryCopied) | kL2Zero);
+                         [may_unmap, this](uint64_t, L2Entry old) {
+                           const ClusterType type = old.type();
+                           const bool placed = type == ClusterType::kNormal || type == ClusterType::kZeroAllocated;
+                           return placed && !may_unmap ? old.zeroed(geometry_) : L2Entry::zero_plain(geometry_);
                          });
 }
 
@@ -124,9 +141,9 @@ Result<void> Qcow2::discard_clusters(GuestOffset first, uint64_t clusters, Freed
     return rewrite_entries(first, clusters, MissingTables::kSkip, space, [](uint64_t, L2Entry) { return L2Entry(); });
   }
   return rewrite_entries(first, clusters, backed ? MissingTables::kMake : MissingTables::kSkip, space,
-                         [backed](uint64_t, L2Entry old) {
+                         [backed, this](uint64_t, L2Entry old) {
                            const bool stays = !backed && old.type() == ClusterType::kUnallocated;
-                           return stays ? old : L2Entry::zero_plain();
+                           return stays ? old : L2Entry::zero_plain(geometry_);
                          });
 }
 

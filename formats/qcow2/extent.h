@@ -11,7 +11,7 @@ namespace coimg::qcow2 {
 struct Extent {
   ClusterType type = ClusterType::kUnallocated;
   uint64_t bytes = 0;              ///< from the guest offset asked for; never across a compressed cluster
-  HostOffset host;                 ///< kNormal, kZeroAllocated: of the first byte
+  HostOffset host;                 ///< of the first byte, where there is a place for it; not for kCompressed
   L2Entry entry;                   ///< of the first cluster; for kCompressed the stream's place
   bool writable_in_place = false;  ///< kNormal with COPIED on L1 and L2 entry, for all clusters of the range
 };

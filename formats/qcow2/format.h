@@ -6,6 +6,7 @@
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "block/util/endian.h"
 #include "block/util/math.h"
@@ -98,15 +99,27 @@ inline constexpr uint64_t kL2Zero = 1;
 inline constexpr uint64_t kRefcountTableOffsetMask = 0xfffffffffffffe00;
 inline constexpr uint64_t kRefcountTableReservedMask = 0x1ff;
 
-/// Derived quantities of an image; constant after open except for nothing at all.
+/// With extended L2 entries a cluster is made of this many subclusters.
+inline constexpr uint32_t kSubclusters = 32;
+
+/// Derived quantities of an image; constant after open.
 class Geometry {
  public:
-  constexpr Geometry(uint32_t cluster_bits, uint32_t refcount_order)
-      : cluster_bits_(cluster_bits), refcount_order_(refcount_order) {}
+  constexpr Geometry(uint32_t cluster_bits, uint32_t refcount_order, bool extended_l2 = false)
+      : cluster_bits_(cluster_bits), refcount_order_(refcount_order), extended_l2_(extended_l2) {}
 
   [[nodiscard]] constexpr uint32_t cluster_bits() const { return cluster_bits_; }
   [[nodiscard]] constexpr uint64_t cluster_size() const { return uint64_t{1} << cluster_bits_; }
-  [[nodiscard]] constexpr uint64_t l2_entries() const { return cluster_size() / 8; }
+  [[nodiscard]] constexpr bool extended_l2() const { return extended_l2_; }
+  [[nodiscard]] constexpr uint64_t l2_entry_bytes() const { return extended_l2_ ? 16 : 8; }
+  [[nodiscard]] constexpr uint64_t l2_entries() const { return cluster_size() / l2_entry_bytes(); }
+  /// The unit that has a state of its own: a subcluster, or a cluster without extended L2 entries.
+  [[nodiscard]] constexpr uint64_t state_unit() const {
+    return extended_l2_ ? cluster_size() / kSubclusters : cluster_size();
+  }
+  [[nodiscard]] constexpr uint32_t subcluster_of(uint64_t offset) const {
+    return static_cast<uint32_t>(in_cluster(offset) / (cluster_size() / kSubclusters));
+  }
   /// Guest bytes that one L2 table maps.
   [[nodiscard]] constexpr uint64_t l2_coverage() const { return l2_entries() << cluster_bits_; }
   [[nodiscard]] constexpr uint32_t refcount_order() const { return refcount_order_; }
@@ -140,6 +153,7 @@ class Geometry {
  private:
   uint32_t cluster_bits_;
   uint32_t refcount_order_;
+  bool extended_l2_;
 };
 
 /// An entry of an L1 table.
@@ -169,28 +183,93 @@ struct CompressedRange {
   uint64_t bytes = 0;
 };
 
-/// An entry of a standard L2 table.
+/// The second word of an extended L2 entry: two bits for each subcluster.
+class SubclusterMap {
+ public:
+  constexpr SubclusterMap() = default;
+  constexpr explicit SubclusterMap(uint64_t raw) : raw_(raw) {}
+  static constexpr SubclusterMap all_stored() { return SubclusterMap(0xffffffff); }
+  static constexpr SubclusterMap all_zero() { return SubclusterMap(uint64_t{0xffffffff} << kSubclusters); }
+
+  /// Subclusters [first, end), as a mask for the functions below.
+  static constexpr uint32_t mask(uint32_t first, uint32_t end) {
+    return static_cast<uint32_t>(((uint64_t{1} << end) - 1) & ~((uint64_t{1} << first) - 1));
+  }
+
+  [[nodiscard]] constexpr uint64_t raw() const { return raw_; }
+  /// Subclusters whose data are in the host cluster, and those that read as zeros.
+  [[nodiscard]] constexpr uint32_t stored() const { return static_cast<uint32_t>(raw_); }
+  [[nodiscard]] constexpr uint32_t zero() const { return static_cast<uint32_t>(raw_ >> kSubclusters); }
+  [[nodiscard]] constexpr bool contradicts_itself() const { return (stored() & zero()) != 0; }
+
+  [[nodiscard]] constexpr SubclusterMap with_stored(uint32_t mask) const {
+    return make(stored() | mask, zero() & ~mask);
+  }
+  [[nodiscard]] constexpr SubclusterMap with_zero(uint32_t mask) const { return make(stored() & ~mask, zero() | mask); }
+
+  friend constexpr bool operator==(SubclusterMap, SubclusterMap) = default;
+
+ private:
+  static constexpr SubclusterMap make(uint32_t stored, uint32_t zero) {
+    return SubclusterMap(uint64_t{zero} << kSubclusters | stored);
+  }
+
+  uint64_t raw_ = 0;
+};
+
+/// An entry of an L2 table. Only extended ones have a map of subclusters; unless compressed, their bit 0
+/// has no meaning and is dropped.
 class L2Entry {
  public:
   constexpr L2Entry() = default;
-  constexpr explicit L2Entry(uint64_t raw) : raw_(raw) {}
+  constexpr explicit L2Entry(uint64_t raw, SubclusterMap map = {}) : raw_(raw), map_(map) {}
+  /// A cluster with data in all of it.
   static constexpr L2Entry normal(HostOffset host, bool copied = true) {
-    return L2Entry(host.v | (copied ? kEntryCopied : 0));
+    return L2Entry(host.v | (copied ? kEntryCopied : 0), SubclusterMap::all_stored());
   }
-  static constexpr L2Entry zero_plain() { return L2Entry(kL2Zero); }
+  static constexpr L2Entry zero_plain(const Geometry& geometry) {
+    return geometry.extended_l2() ? L2Entry(0, SubclusterMap::all_zero()) : L2Entry(kL2Zero);
+  }
   /// A stream of `bytes` bytes at `offset`.
   static constexpr L2Entry compressed(const Geometry& geometry, HostOffset offset, uint64_t bytes) {
     const uint64_t additional = (offset.v + bytes - 1) / kSectorSize - offset.v / kSectorSize;
     return L2Entry(kL2Compressed | (additional << geometry.compressed_offset_bits()) | offset.v);
   }
+  /// The same host cluster, which reads as zeros from now on. Not for compressed clusters.
+  [[nodiscard]] constexpr L2Entry zeroed(const Geometry& geometry) const {
+    const uint64_t place = raw_ & (kEntryOffsetMask | kEntryCopied);
+    return geometry.extended_l2() ? L2Entry(place, SubclusterMap::all_zero()) : L2Entry(place | kL2Zero);
+  }
+  [[nodiscard]] constexpr L2Entry with_map(SubclusterMap map) const { return L2Entry(raw_, map); }
+  [[nodiscard]] constexpr L2Entry with_copied(bool copied) const {
+    return L2Entry((raw_ & ~kEntryCopied) | (copied ? kEntryCopied : 0), map_);
+  }
 
   [[nodiscard]] constexpr uint64_t raw() const { return raw_; }
+  [[nodiscard]] constexpr SubclusterMap map() const { return map_; }
+  /// What the cluster is. With extended L2 entries only whether it has a place, or is compressed: see type_at().
   [[nodiscard]] constexpr ClusterType type() const {
     if (raw_ & kL2Compressed) return ClusterType::kCompressed;
     if (raw_ & kL2Zero) return host().v ? ClusterType::kZeroAllocated : ClusterType::kZeroPlain;
     return host().v ? ClusterType::kNormal : ClusterType::kUnallocated;
   }
-  /// Of standard entries.
+  /// What a subcluster of an extended entry is. kUnallocated may have a place that is not in use yet.
+  [[nodiscard]] constexpr ClusterType type_at(uint32_t subcluster) const {
+    if (raw_ & kL2Compressed) return ClusterType::kCompressed;
+    if (map_.stored() >> subcluster & 1) return ClusterType::kNormal;
+    if (map_.zero() >> subcluster & 1) return host().v ? ClusterType::kZeroAllocated : ClusterType::kZeroPlain;
+    return ClusterType::kUnallocated;
+  }
+  /// Has a host cluster that holds no data.
+  [[nodiscard]] constexpr bool has_empty_place(const Geometry& geometry) const {
+    if (geometry.extended_l2()) return type() == ClusterType::kNormal && map_.stored() == 0;
+    return type() == ClusterType::kZeroAllocated;
+  }
+  /// The same for the guest, without a host cluster. For entries with an empty place.
+  [[nodiscard]] constexpr L2Entry without_place(const Geometry& geometry) const {
+    return geometry.extended_l2() ? L2Entry(0, map_) : L2Entry(kL2Zero);
+  }
+  /// Of entries that are not compressed.
   [[nodiscard]] constexpr HostOffset host() const { return HostOffset(raw_ & kEntryOffsetMask); }
   [[nodiscard]] constexpr bool copied() const { return (raw_ & kEntryCopied) != 0; }
   [[nodiscard]] constexpr uint64_t reserved() const { return raw_ & kL2ReservedMask; }
@@ -203,6 +282,48 @@ class L2Entry {
 
  private:
   uint64_t raw_ = 0;
+  SubclusterMap map_;
+};
+
+/// A stretch of an L2 table in memory.
+class L2Entries {
+ public:
+  L2Entries(std::span<std::byte> bytes, const Geometry& geometry)
+      : words_(reinterpret_cast<be64*>(bytes.data())),
+        size_(bytes.size() / geometry.l2_entry_bytes()),
+        extended_(geometry.extended_l2()) {}
+
+  [[nodiscard]] size_t size() const { return size_; }
+  [[nodiscard]] L2Entry operator[](size_t i) const {
+    if (!extended_) return L2Entry(words_[i]);
+    const uint64_t raw = words_[2 * i];
+    return L2Entry(raw & kL2Compressed ? raw : raw & ~kL2Zero, SubclusterMap(words_[2 * i + 1]));
+  }
+  void store(size_t i, L2Entry entry) const {
+    if (!extended_) {
+      words_[i] = entry.raw();
+    } else {
+      words_[2 * i] = entry.raw();
+      words_[2 * i + 1] = entry.map().raw();
+    }
+  }
+  /// Whether both are stored in the same way.
+  [[nodiscard]] bool same(L2Entry a, L2Entry b) const {
+    return a.raw() == b.raw() && (!extended_ || a.map() == b.map());
+  }
+  /// Entries [first, first + count).
+  [[nodiscard]] L2Entries part(size_t first, size_t count) const {
+    return {words_ + first * (extended_ ? 2 : 1), count, extended_};
+  }
+  /// The words of standard entries.
+  [[nodiscard]] const be64* words() const { return words_; }
+
+ private:
+  L2Entries(be64* words, size_t size, bool extended) : words_(words), size_(size), extended_(extended) {}
+
+  be64* words_;
+  size_t size_;
+  bool extended_;
 };
 
 /// Refcount `index` of a refcount block, entries of 1 << order bits.

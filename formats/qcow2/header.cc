@@ -43,8 +43,6 @@ struct DiskEncryption {
 static_assert(sizeof(DiskExtension) == 8 && sizeof(DiskFeatureName) == 48);
 static_assert(sizeof(DiskBitmaps) == 24 && sizeof(DiskEncryption) == 16);
 
-/// A subcluster, one of 32 a cluster with extended L2 entries, is a sector at least.
-constexpr uint64_t kSubclusters = 32;
 /// With clusters up to this size the feature name table is left out, so that a backing file's name still fits.
 constexpr uint64_t kNoFeatureTableClusterBytes = 4096;
 /// Table offsets and their ends are positions in a file.
@@ -345,8 +343,7 @@ Result<void> check_l1_table(const Header& header) {
       !range_within(offset, header.l1_size * sizeof(be64), kMaxTableEnd)) {
     return invalid("Active L1 table offset invalid", offsetof(DiskHeaderV2, l1_table_offset));
   }
-  const bool extended = (header.incompatible_features & kExtendedL2) != 0;
-  const uint64_t needed = div_ceil(header.size, extended ? geometry.l2_coverage() / 2 : geometry.l2_coverage());
+  const uint64_t needed = geometry.l1_needed(header.size);
   if (needed > INT_MAX) return refused(EFBIG, "Image is too big", offsetof(DiskHeaderV2, size));
   if (needed > header.l1_size) return invalid("L1 table is too small", offsetof(DiskHeaderV2, l1_size));
   return {};

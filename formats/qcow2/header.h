@@ -60,7 +60,9 @@ struct Header {
   std::vector<FeatureName> feature_names;
   std::vector<UnknownExtension> unknown_extensions;
 
-  [[nodiscard]] Geometry geometry() const { return {cluster_bits, refcount_order}; }
+  [[nodiscard]] Geometry geometry() const {
+    return {cluster_bits, refcount_order, (incompatible_features & kExtendedL2) != 0};
+  }
 };
 
 /// What parse_header() lets pass.

@@ -37,8 +37,12 @@ uint64_t count_run(const be64* entries, uint64_t count, uint64_t first, uint64_t
 
 }  // namespace
 
-Result<MetadataCache::Pin> Qcow2::load_l2_slice_locked(HostOffset l2_table, uint64_t l2_index) {
-  return l2_cache_->load(l2_table + align_down(l2_index * sizeof(be64), l2_cache_->slice_bytes()));
+Result<Qcow2::L2Slice> Qcow2::load_l2_slice_locked(HostOffset l2_table, uint64_t l2_index) {
+  const uint64_t position = l2_index * geometry_.l2_entry_bytes();
+  const uint64_t start = align_down(position, l2_cache_->slice_bytes());
+  MetadataCache::Pin pin = COIMG_TRY(l2_cache_->load(l2_table + start));
+  const L2Entries entries({pin.data(), l2_cache_->slice_bytes()}, geometry_);
+  return L2Slice{std::move(pin), entries, (position - start) / geometry_.l2_entry_bytes()};
 }
 
 Result<void> Qcow2::check_entry_locked(GuestOffset offset, L2Entry entry) {
@@ -46,13 +50,19 @@ Result<void> Qcow2::check_entry_locked(GuestOffset offset, L2Entry entry) {
   if (type == ClusterType::kCompressed) return {};
   const bool unaligned = geometry_.in_cluster(entry.host().v) != 0;
   const bool untimely_zero = header_.version < 3 && (entry.raw() & kL2Zero) != 0;
-  if (!unaligned && !untimely_zero) [[likely]]
+  const bool bad_map = geometry_.extended_l2() && (entry.map().contradicts_itself() ||
+                                                   (type == ClusterType::kUnallocated && entry.map().stored() != 0));
+  if (!unaligned && !untimely_zero && !bad_map) [[likely]]
     return {};
   const HostOffset l2_table = l1_table_[geometry_.l1_index(offset)].l2_table();
   const std::string place =
       fmt::format("(L2 offset: {}, L2 index: {})", hex(l2_table.v), hex(geometry_.l2_index(offset)));
   if (untimely_zero) return corruption("Zero cluster entry found in pre-v3 image " + place, true);
-  return corruption(fmt::format("Cluster allocation offset {} unaligned {}", hex(entry.host().v), place), true);
+  if (unaligned) {
+    return corruption(fmt::format("Cluster allocation offset {} unaligned {}", hex(entry.host().v), place), true);
+  }
+  // People know the line with two blanks, but not that for images that are written to.
+  return corruption((flags_.writable ? "Invalid cluster entry found " : "Invalid cluster entry found  ") + place, true);
 }
 
 Result<Extent> Qcow2::map_locked(GuestOffset offset, uint64_t max_bytes) {
@@ -69,18 +79,25 @@ Result<Extent> Qcow2::map_locked(GuestOffset offset, uint64_t max_bytes) {
     return corruption(fmt::format("L2 table offset {} unaligned (L1 index: {})", hex(l2_table.v), hex(l1_index)), true);
   }
 
-  const uint64_t l2_index = geometry_.l2_index(offset);
-  const MetadataCache::Pin slice = COIMG_TRY(load_l2_slice_locked(l2_table, l2_index));
-  const uint64_t slice_entries = l2_cache_->slice_bytes() / sizeof(be64);
-  const uint64_t in_slice = l2_index % slice_entries;
-  const auto* const entries = reinterpret_cast<const be64*>(slice.data()) + in_slice;
-  extent.entry = L2Entry(entries[0]);
-  extent.type = extent.entry.type();
+  const L2Slice slice = COIMG_TRY(load_l2_slice_locked(l2_table, geometry_.l2_index(offset)));
+  extent.entry = slice.entries[slice.index];
   COIMG_TRY(check_entry_locked(offset, extent.entry));
+  if (geometry_.extended_l2()) {
+    extend_extended(extent, offset, slice);
+  } else {
+    extend_standard(extent, offset, slice);
+  }
+  extent.writable_in_place = extent.type == ClusterType::kNormal && extent.entry.copied() && l1_entry.copied();
+  return extent;
+}
 
+/// Settles the type, and shortens the extent to the entries that go on like the first one.
+void Qcow2::extend_standard(Extent& extent, GuestOffset offset, const L2Slice& slice) const {
+  const be64* const entries = slice.entries.words() + slice.index;
   const uint64_t in_cluster = geometry_.in_cluster(offset.v);
-  const uint64_t most = std::min(geometry_.clusters_for(in_cluster + extent.bytes), slice_entries - in_slice);
+  const uint64_t most = std::min(geometry_.clusters_for(in_cluster + extent.bytes), slice.entries.size() - slice.index);
   uint64_t clusters = 1;
+  extent.type = extent.entry.type();
   switch (extent.type) {
     case ClusterType::kCompressed:
       break;
@@ -96,9 +113,39 @@ Result<Extent> Qcow2::map_locked(GuestOffset offset, uint64_t max_bytes) {
       extent.host = extent.entry.host() + in_cluster;
       break;
   }
-  extent.writable_in_place = extent.type == ClusterType::kNormal && extent.entry.copied() && l1_entry.copied();
   extent.bytes = std::min(extent.bytes, clusters * geometry_.cluster_size() - in_cluster);
-  return extent;
+}
+
+/// The same by subclusters.
+void Qcow2::extend_extended(Extent& extent, GuestOffset offset, const L2Slice& slice) const {
+  const uint64_t unit = geometry_.state_unit();
+  const uint32_t first = geometry_.subcluster_of(offset.v);
+  extent.type = extent.entry.type_at(first);
+  const uint64_t in_cluster = geometry_.in_cluster(offset.v);
+  if (extent.type == ClusterType::kCompressed) {
+    extent.bytes = std::min(extent.bytes, geometry_.cluster_size() - in_cluster);
+    return;
+  }
+  const bool placed = extent.entry.host().v != 0;
+  if (placed) extent.host = extent.entry.host() + in_cluster;
+
+  uint64_t covered = (first + 1) * unit - in_cluster;
+  uint32_t subcluster = first + 1;
+  for (size_t i = slice.index; covered < extent.bytes && i < slice.entries.size(); ++i, subcluster = 0) {
+    const L2Entry entry = slice.entries[i];
+    const uint64_t distance = (i - slice.index) << geometry_.cluster_bits();
+    const HostOffset expected = placed ? extent.entry.host() + distance : HostOffset(0);
+    const bool continues = !entry.map().contradicts_itself() && entry.copied() == extent.entry.copied() &&
+                           entry.host() == expected && expected.v < kMaxHostOffset;
+    for (; subcluster < kSubclusters && covered < extent.bytes; ++subcluster) {
+      if (!continues || entry.type_at(subcluster) != extent.type) {
+        extent.bytes = covered;
+        return;
+      }
+      covered += unit;
+    }
+  }
+  extent.bytes = std::min(extent.bytes, covered);
 }
 
 }  // namespace coimg::qcow2

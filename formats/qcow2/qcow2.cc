@@ -63,7 +63,6 @@ Result<void> check_supported(const Header& header, const OpenFlags& flags) {
   std::string missing;
   auto refuse = [&missing](std::string_view name) { missing.append(missing.empty() ? "" : ", ").append(name); };
   if (header.incompatible_features & kExternalDataFile) refuse("external data file");
-  if (header.incompatible_features & kExtendedL2) refuse("extended L2 entries");
   if (!missing.empty()) return Error(ENOTSUP, "Unsupported qcow2 feature(s): " + missing);
   if (header.crypt_method != CryptMethod::kNone) {
     return Error(ENOTSUP, fmt::format("encryption method {} is not supported", crypt_method_name(header.crypt_method)));

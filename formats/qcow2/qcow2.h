@@ -99,8 +99,15 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   // --- mapping.cc: look up -----------------------------------------------------------------------------------------
   /// Errors: EIO for damaged entries (reported through corruption()), and what reading the L2 table gave.
   Result<Extent> map_locked(GuestOffset offset, uint64_t max_bytes) coroutine_fn CO_REQUIRES_SHARED(lock_);
-  Result<MetadataCache::Pin> load_l2_slice_locked(HostOffset l2_table, uint64_t l2_index)
-      coroutine_fn CO_REQUIRES_SHARED(lock_);
+  /// A part of an L2 table, held in memory; which one: the part that holds an index.
+  struct L2Slice {
+    MetadataCache::Pin pin;
+    L2Entries entries;
+    size_t index;  ///< of the entry that was asked for
+  };
+  Result<L2Slice> load_l2_slice_locked(HostOffset l2_table, uint64_t l2_index) coroutine_fn CO_REQUIRES_SHARED(lock_);
+  void extend_standard(Extent& extent, GuestOffset offset, const L2Slice& slice) const;
+  void extend_extended(Extent& extent, GuestOffset offset, const L2Slice& slice) const;
   /// Errors: EIO, reported, for an entry that may not be followed.
   Result<void> check_entry_locked(GuestOffset offset, L2Entry entry) CO_REQUIRES_SHARED(lock_);
 
@@ -141,7 +148,14 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
       coroutine_fn CO_EXCLUDES(lock_);
   Result<void> write_zero_bytes(GuestOffset offset, uint64_t bytes) coroutine_fn CO_EXCLUDES(lock_);
   Result<WritePlan> plan_write_locked(GuestOffset offset, uint64_t bytes) coroutine_fn CO_REQUIRES(lock_);
+  Result<L2Entry> entry_locked(GuestOffset offset) coroutine_fn CO_REQUIRES(lock_);
+  Result<GuestOffset> stored_start_locked(GuestOffset offset) coroutine_fn CO_REQUIRES(lock_);
+  Result<GuestOffset> stored_end_locked(GuestOffset end) coroutine_fn CO_REQUIRES(lock_);
+  Result<std::vector<Extent>> map_range_locked(GuestOffset from, GuestOffset to) coroutine_fn CO_REQUIRES(lock_);
+  [[nodiscard]] uint32_t touched_subclusters(const WritePlan& plan, GuestOffset cluster) const;
   Result<void> extend_plan_locked(GuestOffset first, GuestOffset end, WritePlan& plan) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> read_extents(GuestOffset from, const std::vector<Extent>& extents, std::span<std::byte> memory)
+      coroutine_fn;
   Result<void> write_planned(const WritePlan& plan, GuestOffset offset, const IoVector& iov) coroutine_fn;
   Result<void> link_and_release(WritePlan plan) coroutine_fn CO_EXCLUDES(lock_);
 
@@ -161,7 +175,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
                                const EntryUpdate& update) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> zero_clusters(GuestOffset first, uint64_t clusters, bool may_unmap) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> discard_clusters(GuestOffset first, uint64_t clusters, FreedSpace space) coroutine_fn CO_EXCLUDES(lock_);
-  Result<void> zero_partial_cluster(GuestOffset offset, uint64_t bytes, bool may_write) coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> zero_inside_cluster(GuestOffset from, GuestOffset to, bool may_write) coroutine_fn CO_EXCLUDES(lock_);
+  Result<bool> zero_whole_unit(GuestOffset offset, uint64_t bytes, bool whole) coroutine_fn CO_EXCLUDES(lock_);
   Result<bool> backing_is_zero_around(GuestOffset offset, uint64_t bytes) coroutine_fn;
   bool has_backing_locked() const CO_REQUIRES_SHARED(lock_);
 

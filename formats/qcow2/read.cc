@@ -149,6 +149,8 @@ Result<BlockStatus> Qcow2::block_status(uint64_t offset, uint64_t bytes, bool wa
   BlockStatus status{.bytes = extent.bytes};
   switch (extent.type) {
     case ClusterType::kUnallocated:
+      if (extent.host.v != 0) status.host_offset = extent.host.v;  // a place that nothing is stored in yet
+      status.file = &file_;
       break;
     case ClusterType::kCompressed:
       status.allocated = status.data = status.compressed = true;

@@ -70,13 +70,12 @@ Result<void> Repairer::mend_misplaced_zeroes() {
       continue;
     }
     COIMG_TRY(read_padded(image_.file_, reference.offset, table));
-    auto* entries = reinterpret_cast<be64*>(table.data());
+    const L2Entries entries(table, geometry);
     uint64_t mended = 0;
-    for (size_t i = 0; i < geometry.l2_entries(); ++i) {
-      const L2Entry entry(entries[i]);
-      if (entry.type() != ClusterType::kZeroAllocated) continue;
-      if (is_aligned(entry.host().v, geometry.cluster_size())) continue;
-      entries[i] = L2Entry::zero_plain().raw();
+    for (size_t i = 0; i < entries.size(); ++i) {
+      const L2Entry entry = entries[i];
+      if (!entry.has_empty_place(geometry) || is_aligned(entry.host().v, geometry.cluster_size())) continue;
+      entries.store(i, entry.without_place(geometry));
       mended += reference.active + reference.inactive;
     }
     changed_ = true;
@@ -178,17 +177,17 @@ Result<void> Repairer::check_copied_l2(const L2Reference& table, std::span<std::
   image_.lock_.assert_wrlocked();
   const Geometry& geometry = image_.geometry_;
   const bool external_data = (image_.header_.incompatible_features & kExternalDataFile) != 0;
-  auto* entries = reinterpret_cast<be64*>(bytes.data());
+  const L2Entries entries(bytes, geometry);
   bool changed = false;
-  for (size_t i = 0; i < bytes.size() / 8; ++i) {
-    const L2Entry entry(entries[i]);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const L2Entry entry = entries[i];
     if (entry.type() != ClusterType::kNormal && entry.type() != ClusterType::kZeroAllocated) continue;
     const uint64_t refcount =
         external_data ? 1 : COIMG_TRY(checker_->stored_refcount(geometry.host_cluster(entry.host())));
     if (entry.copied() == (refcount == 1)) continue;
     if (!note_wrong_copied(mend, fmt::format("data cluster: l2_entry={:x} refcount={}", entry.raw(), refcount)))
       continue;
-    entries[i] = entry.raw() ^ kEntryCopied;
+    entries.store(i, entry.with_copied(refcount == 1));
     changed = true;
   }
   if (!changed) return {};

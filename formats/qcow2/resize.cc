@@ -89,14 +89,16 @@ Result<void> Qcow2::clear_new_space(uint64_t old_length, uint64_t new_length) {
   const uint64_t backing_length = backing() ? backing()->length() : 0;
 
   if (old_end < first_new) {
-    Extent last;
+    std::vector<Extent> last;
     {
-      CoReadGuard guard(lock_);
-      last = COIMG_TRY(map_locked(old_end, first_new - old_end));
+      CoWriteGuard guard(lock_);
+      last = COIMG_TRY(map_range_locked(old_end, first_new));
     }
-    const bool stored = last.type == ClusterType::kNormal || last.type == ClusterType::kCompressed;
-    const bool backed = last.type == ClusterType::kUnallocated && backing_length > old_length;
-    if (stored || backed) COIMG_TRY(write_zero_bytes(old_end, first_new - old_end));
+    const bool shows_something = std::ranges::any_of(last, [&](const Extent& extent) {
+      const bool stored = extent.type == ClusterType::kNormal || extent.type == ClusterType::kCompressed;
+      return stored || (extent.type == ClusterType::kUnallocated && backing_length > old_length);
+    });
+    if (shows_something) COIMG_TRY(write_zero_bytes(old_end, first_new - old_end));
   }
   const uint64_t end = geometry_.cluster_up(new_length);
   if (first_new.v >= end) return {};

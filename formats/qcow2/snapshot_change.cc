@@ -216,14 +216,14 @@ Result<void> Qcow2::store_l1_table_locked(std::span<const L1Entry> table) {
 /// What an L2 table and its entries refer to: the table's own cluster comes last.
 Result<DroppedReferences> Qcow2::collect_references_locked(HostOffset table) {
   DroppedReferences references;
-  const uint64_t per_slice = l2_cache_->slice_bytes() / sizeof(be64);
   if (geometry_.in_cluster(table.v) != 0) {
     return corruption(fmt::format("L2 table offset {:#x} unaligned", table.v), true);
   }
-  for (uint64_t index = 0; index < geometry_.l2_entries(); index += per_slice) {
-    const auto pin = COIMG_TRY(load_l2_slice_locked(table, index));
-    for (const be64& stored : std::span(reinterpret_cast<const be64*>(pin.data()), per_slice)) {
-      const L2Entry entry(stored);
+  for (uint64_t index = 0; index < geometry_.l2_entries();) {
+    const L2Slice slice = COIMG_TRY(load_l2_slice_locked(table, index));
+    index += slice.entries.size();
+    for (size_t i = 0; i < slice.entries.size(); ++i) {
+      const L2Entry entry = slice.entries[i];
       if (entry.type() != ClusterType::kCompressed && geometry_.in_cluster(entry.host().v) != 0) {
         return corruption(
             fmt::format("Cluster allocation offset {:#x} unaligned (L2 offset: {:#x})", entry.host().v, table.v), true);
@@ -303,20 +303,20 @@ Result<void> Qcow2::refresh_copied_locked(std::span<L1Entry> table) {
 }
 
 Result<void> Qcow2::refresh_l2_copied_locked(HostOffset l2_table) {
-  const uint64_t per_slice = l2_cache_->slice_bytes() / sizeof(be64);
-  for (uint64_t index = 0; index < geometry_.l2_entries(); index += per_slice) {
-    const auto pin = COIMG_TRY(load_l2_slice_locked(l2_table, index));
+  for (uint64_t index = 0; index < geometry_.l2_entries();) {
+    const L2Slice slice = COIMG_TRY(load_l2_slice_locked(l2_table, index));
+    index += slice.entries.size();
     bool changed = false;
-    for (be64& stored : std::span(reinterpret_cast<be64*>(pin.data()), per_slice)) {
-      const L2Entry entry(stored);
+    for (size_t i = 0; i < slice.entries.size(); ++i) {
+      const L2Entry entry = slice.entries[i];
       const ClusterType type = entry.type();
       if (type != ClusterType::kNormal && type != ClusterType::kZeroAllocated) continue;
       const bool only = COIMG_TRY(is_only_reference(entry.host()));
       if (only == entry.copied()) continue;
-      stored = entry.raw() ^ kEntryCopied;
+      slice.entries.store(i, entry.with_copied(only));
       changed = true;
     }
-    if (changed) l2_cache_->mark_dirty(pin);
+    if (changed) l2_cache_->mark_dirty(slice.pin);
   }
   return {};
 }

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 
 #include "block/util/buffer.h"
@@ -32,14 +33,17 @@ void add_zeros(IoVector& iov, uint64_t bytes) {
   }
 }
 
-/// What a write can do with a guest cluster as it is.
+/// What a write can do with a guest cluster as it is: write into it, the same and then tell so in the entry, or
+/// neither.
 enum class Target { kInPlace, kReuse, kAllocate };
 
-Target classify(L2Entry entry) {
+/// `touched` are the subclusters that will be written to, all without extended entries.
+Target classify(const Geometry& geometry, L2Entry entry, uint32_t touched) {
   if (!entry.copied()) return Target::kAllocate;
-  if (entry.type() == ClusterType::kNormal) return Target::kInPlace;
   if (entry.type() == ClusterType::kZeroAllocated) return Target::kReuse;
-  return Target::kAllocate;
+  if (entry.type() != ClusterType::kNormal) return Target::kAllocate;
+  const bool stored = !geometry.extended_l2() || (touched & ~entry.map().stored()) == 0;
+  return stored ? Target::kInPlace : Target::kReuse;
 }
 
 }  // namespace
@@ -122,9 +126,10 @@ Result<WritePlan> Qcow2::plan_write_locked(GuestOffset offset, uint64_t bytes) {
   const GuestOffset end(geometry_.cluster_up(data_end.v));
 
   WritePlan plan;
-  if (first < offset) plan.head = COIMG_TRY(map_locked(first, offset - first));
-  const uint64_t tail_end = std::min(end.v, virtual_size_);
-  if (data_end.v < tail_end) plan.tail = COIMG_TRY(map_locked(data_end, tail_end - data_end.v));
+  plan.stored_from = COIMG_TRY(stored_start_locked(offset));
+  plan.stored_to = COIMG_TRY(stored_end_locked(data_end));
+  plan.head = COIMG_TRY(map_range_locked(plan.stored_from, offset));
+  plan.tail = COIMG_TRY(map_range_locked(data_end, std::min(plan.stored_to, GuestOffset(virtual_size_))));
 
   auto extended = extend_plan_locked(first, end, plan);
   if (!extended.ok()) {
@@ -134,20 +139,83 @@ Result<WritePlan> Qcow2::plan_write_locked(GuestOffset offset, uint64_t bytes) {
   return plan;
 }
 
+/// The L2 entry of the cluster at `offset`.
+Result<L2Entry> Qcow2::entry_locked(GuestOffset offset) {
+  const uint64_t l1_index = geometry_.l1_index(offset);
+  if (l1_index >= l1_table_.size() || !l1_table_[l1_index].has_table()) return L2Entry();
+  const HostOffset table = l1_table_[l1_index].l2_table();
+  if (geometry_.in_cluster(table.v) != 0) {
+    return corruption(fmt::format("L2 table offset {:#x} unaligned (L1 index: {:#x})", table.v, l1_index), true);
+  }
+  const L2Slice slice = COIMG_TRY(load_l2_slice_locked(table, geometry_.l2_index(offset)));
+  const L2Entry entry = slice.entries[slice.index];
+  COIMG_TRY(check_entry_locked(offset, entry));
+  // Of a table that is shared nothing is written in place.
+  return l1_table_[l1_index].copied() ? entry : entry.with_copied(false);
+}
+
+/// Where storing a write of data from `offset` on has to begin, so that what was in front of it stays.
+Result<GuestOffset> Qcow2::stored_start_locked(GuestOffset offset) {
+  const GuestOffset cluster(geometry_.cluster_down(offset.v));
+  if (cluster == offset) return offset;
+  const L2Entry entry = COIMG_TRY(entry_locked(offset));
+  if (!geometry_.extended_l2()) {
+    return classify(geometry_, entry, ~0U) == Target::kInPlace ? offset : cluster;
+  }
+  const uint32_t subcluster = geometry_.subcluster_of(offset.v);
+  const GuestOffset start = cluster + subcluster * geometry_.state_unit();
+  if (entry.type() == ClusterType::kCompressed) return cluster;
+  if (entry.copied()) return entry.map().stored() >> subcluster & 1 ? offset : start;
+  const uint32_t moving = entry.map().stored();  // to the new cluster, with all that lies in between
+  if (moving == 0) return start;
+  return std::min(start, cluster + static_cast<uint32_t>(std::countr_zero(moving)) * geometry_.state_unit());
+}
+
+/// Where it has to end, for data up to `end`.
+Result<GuestOffset> Qcow2::stored_end_locked(GuestOffset end) {
+  if (geometry_.in_cluster(end.v) == 0) return end;
+  const GuestOffset cluster(geometry_.cluster_down(end.v));
+  const GuestOffset cluster_end = cluster + geometry_.cluster_size();
+  const L2Entry entry = COIMG_TRY(entry_locked(cluster));
+  if (!geometry_.extended_l2()) {
+    return classify(geometry_, entry, ~0U) == Target::kInPlace ? end : cluster_end;
+  }
+  const uint32_t subcluster = geometry_.subcluster_of(end.v - 1);
+  const GuestOffset subcluster_end = cluster + (subcluster + 1) * geometry_.state_unit();
+  if (entry.type() == ClusterType::kCompressed) return cluster_end;
+  if (entry.copied()) return entry.map().stored() >> subcluster & 1 ? end : subcluster_end;
+  const uint32_t moving = entry.map().stored();
+  if (moving == 0) return subcluster_end;
+  const auto behind_last = kSubclusters - static_cast<uint32_t>(std::countl_zero(moving));
+  return std::max(subcluster_end, cluster + behind_last * geometry_.state_unit());
+}
+
+/// The mapping of [from, to), which may be empty.
+Result<std::vector<Extent>> Qcow2::map_range_locked(GuestOffset from, GuestOffset to) {
+  std::vector<Extent> extents;
+  while (from < to) {
+    extents.push_back(COIMG_TRY(map_locked(from, to - from)));
+    from += extents.back().bytes;
+  }
+  return extents;
+}
+
+/// The subclusters of `cluster` that the plan stores to.
+uint32_t Qcow2::touched_subclusters(const WritePlan& plan, GuestOffset cluster) const {
+  return plan.map_after(geometry_, cluster, L2Entry()).stored();
+}
+
 /// Fills the plan with runs for [first, end), both cluster aligned. After an error it holds what is to be abandoned.
 Result<void> Qcow2::extend_plan_locked(GuestOffset first, GuestOffset end, WritePlan& plan) {
   const uint64_t cluster_size = geometry_.cluster_size();
-  const uint64_t per_slice = l2_cache_->slice_bytes() / sizeof(be64);
   GuestOffset allocate_from = first;  // what lies between it and `guest` needs new clusters
   for (GuestOffset guest = first; guest < end;) {
     const HostOffset table = COIMG_TRY(ensure_l2_table_locked(guest));
-    auto pin = COIMG_TRY(load_l2_slice_locked(table, geometry_.l2_index(guest)));
-    const auto* const entries = reinterpret_cast<const be64*>(pin.data());
-    uint64_t index = geometry_.l2_index(guest) % per_slice;
-    for (; index < per_slice && guest < end; ++index, guest += cluster_size) {
-      const L2Entry entry(entries[index]);
+    const L2Slice slice = COIMG_TRY(load_l2_slice_locked(table, geometry_.l2_index(guest)));
+    for (size_t index = slice.index; index < slice.entries.size() && guest < end; ++index, guest += cluster_size) {
+      const L2Entry entry = slice.entries[index];
       COIMG_TRY(check_entry_locked(guest, entry));
-      const Target target = classify(entry);
+      const Target target = classify(geometry_, entry, touched_subclusters(plan, guest));
       if (target == Target::kAllocate) continue;
 
       COIMG_TRY(allocate_runs_locked(allocate_from, (guest - allocate_from) / cluster_size, plan));
@@ -165,41 +233,41 @@ Result<void> Qcow2::extend_plan_locked(GuestOffset first, GuestOffset end, Write
 
 // --- write -----------------------------------------------------------------------------------------------------------
 
-/// Writes the data to where the plan says, in one request for each stretch of the file. New clusters are written as a
-/// whole; what the guest had in them around the data is read first.
+/// Reads what lies at `from` on, by the mapping of before.
+Result<void> Qcow2::read_extents(GuestOffset from, const std::vector<Extent>& extents, std::span<std::byte> memory) {
+  for (const Extent& extent : extents) {
+    COIMG_TRY(read_extent(from, extent, IoVector(memory.first(extent.bytes))));
+    memory = memory.subspan(extent.bytes);
+    from += extent.bytes;
+  }
+  return {};
+}
+
+/// Writes the data, and what has to be kept around them, to where the plan says: in one request for each stretch of the
+/// file.
 Result<void> Qcow2::write_planned(const WritePlan& plan, GuestOffset offset, const IoVector& iov) {
   const GuestOffset data_end = offset + iov.size();
-  const GuestOffset first = plan.runs.front().guest;
-  const WriteRun& last_run = plan.runs.back();
-  const GuestOffset end = last_run.guest + (last_run.clusters << geometry_.cluster_bits());
-
-  AlignedBuffer head, tail;
-  if (first < offset && plan.runs.front().needs_link) {
-    head = AlignedBuffer(offset - first);
-    COIMG_TRY(read_extent(first, plan.head, IoVector(head.span())));
-  }
-  if (data_end < end && last_run.needs_link) {
-    tail = AlignedBuffer::zeroed(end - data_end);
-    if (plan.tail.bytes) {
-      COIMG_TRY(read_extent(data_end, plan.tail, IoVector(tail.span().first(plan.tail.bytes))));
-    }
-  }
+  AlignedBuffer head(offset - plan.stored_from);
+  AlignedBuffer tail = AlignedBuffer::zeroed(plan.stored_to - data_end);
+  COIMG_TRY(read_extents(plan.stored_from, plan.head, head.span()));
+  COIMG_TRY(read_extents(data_end, plan.tail, tail.span()));
+  IoVector stored;
+  if (head.size() != 0) stored.add(head.span());
+  stored.add(iov, 0, iov.size());
+  if (tail.size() != 0) stored.add(tail.span());
 
   IoVector pending;
   HostOffset pending_host;
   for (const WriteRun& run : plan.runs) {
     const GuestOffset run_end = run.guest + (run.clusters << geometry_.cluster_bits());
-    const GuestOffset from = std::max(run.guest, offset), to = std::min(run_end, data_end);
-    const bool with_head = from > run.guest && run.needs_link;
-    const HostOffset host = with_head ? run.host : run.host + (from - run.guest);
+    const GuestOffset from = std::max(run.guest, plan.stored_from), to = std::min(run_end, plan.stored_to);
+    const HostOffset host = run.host + (from - run.guest);
     if (pending.size() != 0 && host != pending_host + pending.size()) {
       COIMG_TRY(file_.co_pwritev(pending_host.v, pending));
       pending = IoVector();
     }
     if (pending.size() == 0) pending_host = host;
-    if (with_head) pending.add(head.span());
-    pending.add(iov, from - offset, to - from);
-    if (to < run_end && run.needs_link) pending.add(tail.span());
+    pending.add(stored, from - plan.stored_from, to - from);
   }
   return file_.co_pwritev(pending_host.v, pending);
 }

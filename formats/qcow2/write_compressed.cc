@@ -130,15 +130,12 @@ Result<void> Qcow2::compress(CompressedRequest& request, const IoVector& iov) {
 
 /// Allocates host space for all pieces in guest order. Errors: EIO when a guest cluster is in use already.
 Result<void> Qcow2::place_compressed_locked(CompressedRequest& request) {
-  const uint64_t per_slice = l2_cache_->slice_bytes() / sizeof(be64);
   for (size_t i = 0; i < request.pieces.size();) {
     const GuestOffset guest = request.first + i * request.cluster_bytes;
     const HostOffset table = COIMG_TRY(ensure_l2_table_locked(guest));
-    const auto pin = COIMG_TRY(load_l2_slice_locked(table, geometry_.l2_index(guest)));
-    const auto* const entries = reinterpret_cast<const be64*>(pin.data());
-    for (uint64_t index = geometry_.l2_index(guest) % per_slice; index < per_slice && i < request.pieces.size();
-         ++index, ++i) {
-      const ClusterType type = L2Entry(entries[index]).type();
+    const L2Slice slice = COIMG_TRY(load_l2_slice_locked(table, geometry_.l2_index(guest)));
+    for (size_t index = slice.index; index < slice.entries.size() && i < request.pieces.size(); ++index, ++i) {
+      const ClusterType type = slice.entries[index].type();
       if (type == ClusterType::kUnallocated || type == ClusterType::kZeroPlain) continue;
       return Error(EIO, fmt::format("the cluster at guest offset {:#x} has been written already and cannot be "
                                     "overwritten compressed",

@@ -39,6 +39,9 @@ same compat=v3 2P
 same compat=v3 3P
 same preallocation=metadata 3M
 same cluster_size=4k,preallocation=metadata 300k
+same extended_l2=on 1M
+same extended_l2=on,cluster_size=16k 700M
+same extended_l2=on,preallocation=metadata 8M
 
 for options in cluster_size=256 cluster_size=4M refcount_bits=3 refcount_bits=128 refcount_bits=0 \
   refcount_bits=8,compat=0.10 lazy_refcounts=on,compat=0.10 extended_l2=on,cluster_size=8k extended_l2=on,compat=0.10 \

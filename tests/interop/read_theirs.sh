@@ -22,6 +22,7 @@ for bits in 9 10 12 14 16 18 21; do
   done
 done
 for width in 1 2 4 8 32 64; do one "refcount_bits=$width" "refcount_bits=$width"; done
+for size in 16k 64k 2M; do one "extended_l2 $size" "extended_l2=on,cluster_size=$size"; done
 one lazy_refcounts lazy_refcounts=on
 one prealloc preallocation=metadata
 
@@ -46,6 +47,10 @@ qemu-img create -q -f qcow2 -o cluster_size=4096 -b base.raw -F raw mid.qcow2 7M
 scribble mid.qcow2 qcow2 6 2>/dev/null || true
 qemu-img create -q -f qcow2 -o cluster_size=1048576 -b mid.qcow2 -F qcow2 top.qcow2 8M
 scribble top.qcow2 qcow2 7
+qemu-img create -q -f qcow2 -o extended_l2=on -b top.qcow2 -F qcow2 fine.qcow2 8M
+scribble fine.qcow2 qcow2 8
+same_content "chain with subclusters" fine.qcow2 qcow2 "$(content fine.qcow2 qcow2)"
+sound "chain with subclusters" fine.qcow2
 same_content chain top.qcow2 qcow2 "$(content top.qcow2 qcow2)"
 sound chain top.qcow2
 [ "$("$coimg" map --output=json top.qcow2)" = "$(qemu-img map --output=json top.qcow2)" ] || fail "chain: map"

@@ -32,7 +32,7 @@ change() {
   disk=$(content image.qcow2 qcow2)
 }
 
-for options in "" cluster_size=4k,refcount_bits=4 cluster_size=512 compat=0.10 cluster_size=2M refcount_bits=64; do
+for options in "" cluster_size=4k,refcount_bits=4 cluster_size=512 compat=0.10 cluster_size=2M extended_l2=on; do
   kept=()
   qemu-img create -q -f qcow2 ${options:+-o "$options"} image.qcow2 8M
   change 1

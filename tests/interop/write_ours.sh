@@ -33,6 +33,12 @@ for size in 4096 65536 2097152; do
   "$coimg" convert -c -f raw -O qcow2 -o compression_type=zstd,cluster_size=$size plain.raw a.qcow2
   accepted "zstd $size" a.qcow2
 done
+for size in 16k 64k 2M; do
+  "$coimg" convert -f raw -O qcow2 -o "extended_l2=on,cluster_size=$size" plain.raw a.qcow2
+  accepted "extended_l2 $size" a.qcow2
+  "$coimg" convert -c -f raw -O qcow2 -o "extended_l2=on,cluster_size=$size" plain.raw a.qcow2
+  accepted "compressed extended_l2 $size" a.qcow2
+done
 "$coimg" convert -S 0 -f raw -O qcow2 plain.raw a.qcow2
 accepted "-S 0" a.qcow2
 "$coimg" convert -W -m 16 -f raw -O qcow2 plain.raw a.qcow2
@@ -41,10 +47,12 @@ accepted "-W" a.qcow2
 accepted "-t none" a.qcow2
 
 # Into an existing image whose old contents must go.
-qemu-img create -q -f qcow2 a.qcow2 8M
-scribble a.qcow2 qcow2 22
-"$coimg" convert -n -f raw -O qcow2 plain.raw a.qcow2
-accepted "-n" a.qcow2
+for options in extended_l2=off extended_l2=on; do
+  qemu-img create -q -f qcow2 -o "$options" a.qcow2 8M
+  scribble a.qcow2 qcow2 22
+  "$coimg" convert -n -f raw -O qcow2 plain.raw a.qcow2
+  accepted "-n $options" a.qcow2
+done
 qemu-img create -q -f raw b.raw 8M
 scribble b.raw raw 23
 "$coimg" convert -n -f raw -O raw plain.raw b.raw

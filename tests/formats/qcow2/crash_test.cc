@@ -244,7 +244,9 @@ INSTANTIATE_TEST_SUITE_P(Kinds, Crash,
                                          ImageKind{.cluster_size = 1024, .version2 = true},
                                          ImageKind{.cluster_size = 1024, .version2 = true, .backing = true},
                                          ImageKind{.cluster_size = 4096},
-                                         ImageKind{.cluster_size = 4096, .refcount_bits = 2, .backing = true}));
+                                         ImageKind{.cluster_size = 4096, .refcount_bits = 2, .backing = true},
+                                         ImageKind{.cluster_size = 16384, .extended_l2 = true},
+                                         ImageKind{.cluster_size = 16384, .backing = true, .extended_l2 = true}));
 
 }  // namespace
 }  // namespace coimg::qcow2

@@ -23,10 +23,12 @@ struct ImageKind {
   bool version2 = false;
   unsigned refcount_bits = 16;
   bool backing = false;
+  bool extended_l2 = false;
 
   friend std::ostream& operator<<(std::ostream& out, const ImageKind& kind) {
-    return out << fmt::format("{} bytes a cluster, version {}, {}-bit refcounts{}", kind.cluster_size,
-                              kind.version2 ? 2 : 3, kind.refcount_bits, kind.backing ? ", with backing file" : "");
+    return out << fmt::format("{} bytes a cluster, version {}, {}-bit refcounts{}{}", kind.cluster_size,
+                              kind.version2 ? 2 : 3, kind.refcount_bits, kind.extended_l2 ? ", subclusters" : "",
+                              kind.backing ? ", with backing file" : "");
   }
 };
 
@@ -45,6 +47,7 @@ inline std::shared_ptr<MemDisk> create_image(const ImageKind& kind, uint64_t siz
   set("cluster_size", std::to_string(kind.cluster_size));
   set("compat", kind.version2 ? "0.10" : "1.1");
   if (!kind.version2) set("refcount_bits", std::to_string(kind.refcount_bits));
+  if (kind.extended_l2) set("extended_l2", "on");
   if (kind.backing) {
     set("backing_file", "base");
     set("backing_fmt", "raw");

@@ -303,10 +303,6 @@ TEST(DamageTest, ARefcountTableBehindTheEndIsForReadersAndCheckOnly) {
 TEST(OpenTest, FeaturesThatAreMissingHereAreNamed) {
   run_in_main_loop([]() coroutine_fn {
     ImageBytes bytes({.cluster_bits = 14});
-    bytes.put64(72, kExtendedL2);
-    EXPECT_EQ(Disk(bytes).refusal(kReadOnly).message(), "Unsupported qcow2 feature(s): extended L2 entries");
-    EXPECT_EQ(Disk(bytes).refusal({.no_io = true}).message(), "none");
-    bytes.put64(72, 0);
     bytes.put32(32, 1);
     EXPECT_EQ(Disk(bytes).refusal(kReadOnly).message(), "encryption method aes is not supported");
     EXPECT_EQ(Disk(bytes).refusal({.no_io = true}).message(), "none");

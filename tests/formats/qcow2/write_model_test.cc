@@ -258,7 +258,10 @@ INSTANTIATE_TEST_SUITE_P(
                     ImageKind{.cluster_size = 4096, .refcount_bits = 2, .backing = true},
                     ImageKind{.cluster_size = 4096, .refcount_bits = 4}, ImageKind{.cluster_size = 65536},
                     ImageKind{.cluster_size = 65536, .refcount_bits = 8, .backing = true},
-                    ImageKind{.cluster_size = 65536, .refcount_bits = 32}, ImageKind{.cluster_size = 2097152}));
+                    ImageKind{.cluster_size = 65536, .refcount_bits = 32}, ImageKind{.cluster_size = 2097152},
+                    ImageKind{.cluster_size = 16384, .extended_l2 = true},
+                    ImageKind{.cluster_size = 16384, .backing = true, .extended_l2 = true},
+                    ImageKind{.cluster_size = 65536, .refcount_bits = 4, .backing = true, .extended_l2 = true}));
 
 }  // namespace
 }  // namespace coimg::qcow2
