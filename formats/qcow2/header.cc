@@ -114,9 +114,11 @@ Result<uint64_t> parse_backing_name(std::span<const std::byte> cluster, Header& 
   const auto fixed = read_struct<DiskHeaderV2>(cluster);
   const uint64_t offset = fixed.backing_file_offset;
   if (offset == 0) return cluster.size();
-  if (offset > cluster.size() || offset < header.header_length)
-    return invalid("Invalid backing file offset", offsetof(DiskHeaderV2, backing_file_offset));
   const uint64_t bytes = fixed.backing_file_size;
+  // A name inside the fixed fields is refused; no name may be anywhere.
+  if (offset > cluster.size() || (offset < header.header_length && bytes != 0)) {
+    return invalid("Invalid backing file offset", offsetof(DiskHeaderV2, backing_file_offset));
+  }
   if (bytes > std::min<uint64_t>(kMaxBackingNameBytes, cluster.size() - offset)) {
     return invalid("Backing file name too long", offsetof(DiskHeaderV2, backing_file_size));
   }

@@ -180,7 +180,7 @@ TEST(ParseHeaderTest, RefusesWithTheKnownWords) {
       {"qcow2 header too short", [](Bytes& b) { put32(b, 100, 103); }},
       {"qcow2 header exceeds cluster size", [](Bytes& b) { put32(b, 100, 65537); }},
       {"Invalid backing file offset", [](Bytes& b) { put64(b, 8, 65537); }},
-      {"Invalid backing file offset", [](Bytes& b) { put64(b, 8, 80); }},
+      {"Invalid backing file offset", [](Bytes& b) { put64(b, 8, 80), put32(b, 16, 1); }},
       {"Backing file name too long", [](Bytes& b) { put64(b, 8, 600), put32(b, 16, 1024); }},
       {"Backing file name too long", [](Bytes& b) { put64(b, 8, 65530), put32(b, 16, 7); }},
       {"qcow2: unknown compression type: 2", [](Bytes& b) { b[104] = std::byte{2}; }},
@@ -227,6 +227,15 @@ TEST(ParseHeaderTest, ExtendedL2EntriesNeedLargeClusters) {
   header = small_image(14);
   header.incompatible_features = kExtendedL2;
   EXPECT_TRUE(parse_header(encoded(header), {}).ok());
+}
+
+TEST(ParseHeaderTest, WithoutABackingNameItsOffsetHardlyMatters) {
+  for (const uint64_t offset : {1, 80, 111, 112, 600, 65536}) {
+    Bytes bytes = encoded(small_image());
+    put32(bytes, 112, 0);  // no extensions that the offset could cut off
+    put64(bytes, 8, offset);
+    EXPECT_EQ(parsed(bytes).backing_file, "") << offset;
+  }
 }
 
 TEST(ParseHeaderTest, SomeDamageIsTolerated) {
