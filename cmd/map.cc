@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "block/util/hex.h"
 #include "cmd/command.h"
 #include "cmd/common.h"
 #include "cmd/sizes.h"
@@ -27,9 +28,6 @@ struct MapEntry {
   }
 };
 
-/// "0x10000", but "0" for zero, as C's "%#x".
-std::string hex(uint64_t value) { return value == 0 ? "0" : fmt::format("{:#x}", value); }
-
 /// Prints entries as they become known, so that a large map needs no memory.
 class MapPrinter {
  public:
@@ -43,19 +41,18 @@ class MapPrinter {
     }
   }
 
-  Result<void> print(const MapEntry& entry) { return format_ == OutputFormat::kJson ? json(entry) : human(entry); }
-
-  void end() {
-    if (format_ == OutputFormat::kJson) console_.out("]\n");
+  enum class Position { kInside, kLast };
+  Result<void> print(const MapEntry& entry, Position position = Position::kInside) {
+    return format_ == OutputFormat::kJson ? json(entry, position) : human(entry);
   }
 
  private:
-  Result<void> json(const MapEntry& entry) {
+  Result<void> json(const MapEntry& entry, Position position) {
     console_.out(fmt::format(
-        "{}{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \"data\": {}{}}}",
-        first_ ? "" : ",\n", entry.start, entry.length, entry.depth, entry.present, entry.zero, entry.data,
-        entry.host_offset.has_value() ? fmt::format(", \"offset\": {}", *entry.host_offset) : ""));
-    first_ = false;
+        "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \"data\": {}{}}}{}\n",
+        entry.start, entry.length, entry.depth, entry.present, entry.zero, entry.data,
+        entry.host_offset.has_value() ? fmt::format(", \"offset\": {}", *entry.host_offset) : "",
+        position == Position::kLast ? ']' : ','));
     return {};
   }
 
@@ -64,14 +61,13 @@ class MapPrinter {
       return Error(ENOTSUP, "File contains external, encrypted or compressed clusters.");
     }
     if (!entry.data || entry.zero) return {};
-    console_.out(fmt::format("{:<16}{:<16}{:<16}{}\n", hex(entry.start), hex(entry.length), hex(*entry.host_offset),
-                             entry.file != nullptr ? entry.file->filename() : ""));
+    console_.out(fmt::format("{:<16}{:<16}{:<16}{}\n", c_hex(entry.start), c_hex(entry.length),
+                             c_hex(*entry.host_offset), entry.file != nullptr ? entry.file->filename() : ""));
     return {};
   }
 
   Console& console_;
   OutputFormat format_;
-  bool first_ = true;
 };
 
 class MapCommand final : public Command {
@@ -133,8 +129,7 @@ Result<int> MapCommand::walk(CommandContext& context, BlockNode& node) {
   MapEntry pending{.start = start_};  // an empty range is an entry as well, which scripts expect in JSON
   for (uint64_t position = start_; position < end;) {
     const ChainStatus found =
-        COIMG_TRY(node.co_chain_status(position, end - position)
-                      .with_context(fmt::format("error while reading block status at offset {}", position)));
+        COIMG_TRY(node.co_chain_status(position, end - position).with_context("Could not read file metadata"));
     const BlockStatus& status = found.status;
     const MapEntry entry{.start = position,
                          .length = status.bytes,
@@ -154,8 +149,7 @@ Result<int> MapCommand::walk(CommandContext& context, BlockNode& node) {
       pending = entry;
     }
   }
-  COIMG_TRY(printer.print(pending));
-  printer.end();
+  COIMG_TRY(printer.print(pending, MapPrinter::Position::kLast));
   return 0;
 }
 

@@ -8,14 +8,12 @@
 #include <cstring>
 
 #include "block/util/endian.h"
+#include "block/util/hex.h"
 #include "formats/qcow2/qcow2.h"
 
 namespace coimg::qcow2 {
 
 namespace {
-
-/// As C's "%#x" prints it, for messages that people know: no prefix for zero.
-std::string hex(uint64_t value) { return value == 0 ? "0" : fmt::format("{:#x}", value); }
 
 /// How many entries from `entries` on are `first`, `first` + step, `first` + 2 * step, ... in the bits of `mask`.
 ///
@@ -56,10 +54,10 @@ Result<void> Qcow2::check_entry_locked(GuestOffset offset, L2Entry entry) {
     return {};
   const HostOffset l2_table = l1_table_[geometry_.l1_index(offset)].l2_table();
   const std::string place =
-      fmt::format("(L2 offset: {}, L2 index: {})", hex(l2_table.v), hex(geometry_.l2_index(offset)));
+      fmt::format("(L2 offset: {}, L2 index: {})", c_hex(l2_table.v), c_hex(geometry_.l2_index(offset)));
   if (untimely_zero) return corruption("Zero cluster entry found in pre-v3 image " + place, true);
   if (unaligned) {
-    return corruption(fmt::format("Cluster allocation offset {} unaligned {}", hex(entry.host().v), place), true);
+    return corruption(fmt::format("Cluster allocation offset {} unaligned {}", c_hex(entry.host().v), place), true);
   }
   // People know the line with two blanks, but not that for images that are written to.
   return corruption((flags_.writable ? "Invalid cluster entry found " : "Invalid cluster entry found  ") + place, true);
@@ -76,7 +74,8 @@ Result<Extent> Qcow2::map_locked(GuestOffset offset, uint64_t max_bytes) {
   const L1Entry l1_entry = l1_table_[l1_index];
   const HostOffset l2_table = l1_entry.l2_table();
   if (geometry_.in_cluster(l2_table.v) != 0) {
-    return corruption(fmt::format("L2 table offset {} unaligned (L1 index: {})", hex(l2_table.v), hex(l1_index)), true);
+    return corruption(fmt::format("L2 table offset {} unaligned (L1 index: {})", c_hex(l2_table.v), c_hex(l1_index)),
+                      true);
   }
 
   const L2Slice slice = COIMG_TRY(load_l2_slice_locked(l2_table, geometry_.l2_index(offset)));
