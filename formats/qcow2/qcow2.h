@@ -1,10 +1,10 @@
 // Qcow2: an open qcow2 image.
 //
 // Which file does what: header parses and encodes the header cluster; qcow2.cc opens, flushes and closes; mapping.cc
-// looks guest ranges up and read.cc reads them; cluster_alloc.cc is the write side: allocation, copy-on-write, linking;
-// discard.cc zeroes and frees guest clusters; resize.cc grows and shrinks; snapshot_change.cc takes and applies
-// snapshots; refcount counts clusters; check.cc and repair.cc find and fix damage; create.cc makes new images; info.cc
-// describes.
+// looks guest ranges up, read.cc reads them and block_status.cc tells where they lie; cluster_alloc.cc is the write
+// side: allocation, copy-on-write, linking; discard.cc zeroes and frees guest clusters; resize.cc grows and shrinks;
+// snapshot_change.cc takes and applies snapshots; refcount counts clusters; check.cc and repair.cc find and fix damage;
+// create.cc makes new images; info.cc describes.
 //
 // Format: qcow2, specification sections named in each file.
 #pragma once
@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -116,6 +117,10 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> read_backing(GuestOffset offset, const IoVector& iov) coroutine_fn;
   Result<void> read_compressed(GuestOffset offset, L2Entry entry, const IoVector& iov) coroutine_fn;
   Result<void> read_file(HostOffset offset, const IoVector& iov) coroutine_fn;
+
+  // --- block_status.cc ---------------------------------------------------------------------------------------------
+  Result<bool> file_has_holes() coroutine_fn CO_EXCLUDES(lock_);
+  Result<bool> find_holes() coroutine_fn CO_EXCLUDES(lock_);
 
   // --- cluster_alloc.cc: L2 tables and entries for writing ---------------------------------------------------------
   /// The L2 table that maps `offset`, made or unshared when needed: its entries may be changed afterwards.
@@ -256,6 +261,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
 
   uint64_t virtual_size_ = 0;  ///< changes in truncate() only, when nothing is in flight
   bool failed_ = false;        ///< damage was found while writing: every further request gets EIO
+
+  std::optional<bool> file_has_holes_;  ///< once it is known
 
   bool corruption_reported_ = false;   ///< once is enough
   bool corrupt_mark_pending_ = false;  ///< the corrupt bit is still to be stored

@@ -15,7 +15,9 @@
 #include <utility>
 
 #include "block/util/endian.h"
+#include "block/util/hex.h"
 #include "block/util/math.h"
+#include "formats/qcow2/ordered_reads.h"
 #include "formats/qcow2/refcount_scan.h"
 
 namespace coimg::qcow2 {
@@ -75,8 +77,7 @@ Result<RefcountTable::Window> RefcountTable::window_locked(HostCluster cluster) 
     return window;
   }
   if (geometry_.in_cluster(block.v) != 0) {
-    return owner_.refcounts_damaged(
-        fmt::format("refcount block offset {:#x} unaligned (table index {:#x})", block.v, slot_of(cluster)));
+    return owner_.refcounts_damaged(unaligned_block_message(slot_of(cluster)));
   }
   const uint64_t per_slice = (blocks_.slice_bytes() * 8) >> geometry_.refcount_order();
   window.pin = COIMG_TRY(blocks_.load(block + in_block / per_slice * blocks_.slice_bytes()));
@@ -97,6 +98,41 @@ Result<HostCluster> RefcountTable::next_free_locked(HostCluster from, HostCluste
     if (found != end) return cluster;
   }
   return Error(EFBIG, fmt::format("no free host cluster below cluster {}", limit.v));
+}
+
+std::optional<uint64_t> RefcountTable::first_unaligned_block(HostCluster end) const {
+  const uint64_t slots = std::min<uint64_t>(div_ceil(end.v, geometry_.refcounts_per_block()), entries_.size());
+  for (uint64_t slot = 0; slot < slots; ++slot) {
+    if (geometry_.in_cluster(block_offset(slot).v) != 0) return slot;
+  }
+  return std::nullopt;
+}
+
+std::string RefcountTable::unaligned_block_message(uint64_t slot) const {
+  return fmt::format("Refblock offset {} unaligned (reftable index: {})", c_hex(block_offset(slot).v), c_hex(slot));
+}
+
+Result<bool> RefcountTable::has_used(uint64_t wanted, HostCluster end) {
+  constexpr unsigned kBlocksInFlight = 8;
+  CoMutexGuard guard(lock_);
+  const uint64_t per_block = geometry_.refcounts_per_block();
+  const uint32_t order = geometry_.refcount_order();
+  const uint64_t slots = std::min<uint64_t>(div_ceil(end.v, per_block), entries_.size());
+  uint64_t slot = 0, used = 0;
+  const auto next_block = [&]() -> std::optional<OrderedRead> {
+    while (slot < slots && block_offset(slot).v == 0) ++slot;
+    if (slot == slots || used >= wanted) return std::nullopt;
+    const uint64_t tag = slot++;
+    return OrderedRead{block_offset(tag), geometry_.cluster_size(), tag};
+  };
+  const auto count_block = [&](const OrderedRead& read, const Result<void>& status,
+                               std::span<std::byte> block) -> Result<void> {
+    COIMG_TRY(status);
+    used += count_used(block.data(), std::min(per_block, end.v - read.tag * per_block), order);
+    return {};
+  };
+  COIMG_TRY(read_in_order(file_, kBlocksInFlight, geometry_.cluster_size(), next_block, count_block));
+  return used >= wanted;
 }
 
 /// How many clusters from `first` on have refcount zero, counted up to `most`.

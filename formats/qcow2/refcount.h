@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -84,9 +85,17 @@ class RefcountTable {
 
   /// The cluster behind the last one that is in use.
   Result<HostCluster> end_of_used() coroutine_fn CO_EXCLUDES(lock_);
+  /// Whether `wanted` or more of the clusters below `end` are in use, according to the file: what is not written back
+  /// yet does not matter for an estimate. Reads only as far as it takes to know.
+  /// Errors: what reading a block gave. Blocks at an impossible place are not for this function.
+  Result<bool> has_used(uint64_t wanted, HostCluster end) coroutine_fn CO_EXCLUDES(lock_);
   /// Frees refcount blocks that count nothing but themselves. The caller has written back everything.
   /// Crash: a leak at most.
   Result<void> drop_empty_blocks() coroutine_fn CO_EXCLUDES(lock_);
+
+  /// The first table entry for clusters below `end` that refers to an impossible place, and the words for it.
+  [[nodiscard]] std::optional<uint64_t> first_unaligned_block(HostCluster end) const;
+  [[nodiscard]] std::string unaligned_block_message(uint64_t slot) const;
 
   [[nodiscard]] HostOffset table_offset() const { return table_offset_; }
   [[nodiscard]] uint32_t table_clusters() const { return table_clusters_; }

@@ -1,4 +1,4 @@
-// Searching packed refcounts for free and used clusters, a machine word at a time. No I/O.
+// Searching packed refcounts for free and used clusters, and counting these. No I/O.
 #pragma once
 
 #include <cstddef>
@@ -12,5 +12,8 @@ uint64_t first_free(const std::byte* block, uint64_t from, uint64_t to, uint32_t
 
 /// First index in [from, to) whose refcount is not zero; `to` when there is none.
 uint64_t first_used(const std::byte* block, uint64_t from, uint64_t to, uint32_t order);
+
+/// How many of the first `count` refcounts are not zero.
+uint64_t count_used(const std::byte* block, uint64_t count, uint32_t order);
 
 }  // namespace coimg::qcow2

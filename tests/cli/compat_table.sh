@@ -431,6 +431,63 @@ same 'qemu-img map --image-opts driver=qcow2,file.filename=o.qcow2,backing.drive
 
 # Patches an image: file, offset, bytes as printf takes them.
 poke() { printf "$3" | dd of="$1" bs=1 seek="$2" conv=notrunc; }
+put64() { poke "$1" "$2" "$(printf %016x "$3" | sed 's/../\\x&/g')"; }
+get64() { od -An -tu8 --endian=big -j "$2" -N 8 "$1" | tr -d ' '; }
+
+# A copy of an image with one table entry replaced: name, level (l1, l2, refcounts), index, entry.
+damage() {
+  local table
+  cp --sparse=auto "$image" "$1"
+  case $2 in
+    l1) table=$(get64 "$image" 40) ;;
+    l2) table=$(($(get64 "$image" "$(get64 "$image" 40)") & 0xfffffffffffe00)) ;;
+    refcounts) table=$(get64 "$image" 48) ;;
+  esac
+  put64 "$1" $((table + $3 * 8)) "$4"
+}
+
+copied=$((1 << 63))
+
+setup_damaged_map() {
+  # Five clusters of data, five of stored zeros, five of data; data in another L2 table.
+  truncate -s 4M a.raw
+  yes | head -c 20480 | dd of=a.raw conv=notrunc
+  yes | head -c 20480 | dd of=a.raw bs=4096 seek=10 conv=notrunc
+  qemu-img convert -S 0 -O qcow2 -o cluster_size=4k a.raw image
+  image=image
+  damage l2-unaligned l2 7 $((copied + 0x9200))
+  damage l2-far l2 7 $((copied + (1 << 40)))
+  damage l2-at-end l2 7 $((copied + ($(stat -c %s image) + 4095) / 4096 * 4096))
+  damage l2-last l2 7 $((copied + ($(stat -c %s image) - 1) / 4096 * 4096))
+  damage l1-far l1 0 $((copied + (1 << 40)))
+  damage l1-unaligned l1 1 $((copied + 0x9200))
+  damage l1-no-table l1 0 $copied
+  for cut in 1 511 4095 5000; do
+    cp image "cut-$cut" && truncate -s -$cut "cut-$cut"
+  done
+  cp --sparse=always image holes
+  image=holes
+  damage holes-l2-far l2 2 $((copied + (1 << 40)))
+  damage holes-refcounts-unaligned refcounts 0 8704
+  damage holes-refcounts-gone refcounts 0 0
+  damage holes-refcounts-far refcounts 0 $((1 << 40))
+  cp --sparse=auto holes holes-dirty && poke holes-dirty 79 '\001'
+  cp --sparse=auto holes holes-cut && truncate -s -700 holes-cut
+  damage refcounts-unaligned refcounts 0 8704
+  cp a.raw b.raw && printf x | dd of=b.raw bs=1 seek=3M conv=notrunc
+  for hole in 1 2 3; do
+    qemu-img convert -O qcow2 -o cluster_size=4k b.raw "one-$hole" &&
+      fallocate -p -o 32768 -l $((hole * 4096)) "one-$hole"
+  done
+  qemu-img create -q -f qcow2 -u -b l2-unaligned -F qcow2 overlay 5M
+}
+
+group damaged_map
+for image in image l2-{unaligned,far,at-end,last} l1-{far,unaligned,no-table} cut-{1,511,4095,5000} \
+  holes holes-{l2-far,refcounts-unaligned,refcounts-gone,refcounts-far,dirty,cut} refcounts-unaligned one-{1,2,3} overlay; do
+  same "qemu-img map $image"
+  same "qemu-img map --output=json $image"
+done
 
 setup_check() {
   truncate -s 1M a.raw

@@ -66,7 +66,7 @@ void run(void (*test)()) {
   run_in_main_loop([test]() coroutine_fn { test(); });
 }
 
-TEST(RefcountScan, FindsFreeAndUsedForEveryWidth) {
+TEST(RefcountScan, FindsAndCountsFreeAndUsedForEveryWidth) {
   std::mt19937_64 random(11);
   for (uint32_t order = 0; order <= 6; ++order) {
     SCOPED_TRACE(order);
@@ -85,6 +85,9 @@ TEST(RefcountScan, FindsFreeAndUsedForEveryWidth) {
       while (used < to && read_refcount(block.data(), used, order) == 0) ++used;
       ASSERT_EQ(first_free(block.data(), from, to, order), free);
       ASSERT_EQ(first_used(block.data(), from, to, order), used);
+      uint64_t in_use = 0;
+      for (uint64_t i = 0; i < to; ++i) in_use += read_refcount(block.data(), i, order) != 0;
+      ASSERT_EQ(count_used(block.data(), to, order), in_use);
     }
   }
 }
@@ -100,6 +103,30 @@ TEST(RefcountTable, HandsOutTheFirstRunThatIsLongEnough) {
     EXPECT_EQ(image.refcounts.allocate(ClusterCount(1)), HostCluster(4));
     EXPECT_EQ(image.refcounts.allocate(ClusterCount(1)), HostCluster(5));
     EXPECT_EQ(image.refcounts.allocate(ClusterCount(1)), HostCluster(12));
+    EXPECT_TRUE(image.file->co_close().ok());
+  });
+}
+
+TEST(RefcountTable, TellsHowManyClustersTheFileHasInUse) {
+  run([]() coroutine_fn {
+    auto disk = Counted::empty_disk(Geometry(10, 4));
+    disk->bytes.resize(4 * 1024);
+    *reinterpret_cast<be64*>(&disk->bytes[1024 + 1 * 8]) = 3 * 1024;  // the block of clusters from 512 on
+    for (const uint64_t index : {0, 1, 100}) write_refcount(&disk->bytes[3 * 1024], index, 4, 7);
+    *reinterpret_cast<be64*>(&disk->bytes[1024 + 2 * 8]) = 512;
+    Counted image(10, 4, disk);
+    image.load();
+    struct {
+      uint64_t end, used;
+    } const cases[] = {{0, 0}, {2, 2}, {3, 3}, {512, 3}, {513, 4}, {612, 5}, {613, 6}, {1024, 6}};
+    for (const auto& [end, used] : cases) {
+      SCOPED_TRACE(end);
+      EXPECT_EQ(image.refcounts.has_used(used, HostCluster(end)), true);
+      EXPECT_EQ(image.refcounts.has_used(used + 1, HostCluster(end)), false);
+    }
+    EXPECT_FALSE(image.refcounts.first_unaligned_block(HostCluster(1024)));
+    EXPECT_EQ(image.refcounts.first_unaligned_block(HostCluster(1025)), 2u);
+    EXPECT_EQ(image.refcounts.unaligned_block_message(2), "Refblock offset 0x200 unaligned (reftable index: 0x2)");
     EXPECT_TRUE(image.file->co_close().ok());
   });
 }
