@@ -38,10 +38,16 @@ bool satisfies_constraints(const DiskBitmapEntry& entry, const Header& header) {
   if (entries == 0 || entries > kMaxBitmapTableEntries || entries * cluster > kMaxBitmapBytes) return false;
   if (entry.flags & ~uint32_t{kKnownFlags} || entry.type != kDirtyTracking) return false;
   if (entry.granularity_bits < kMinGranularityBits || entry.granularity_bits > kMaxGranularityBits) return false;
-  if (entry.name_bytes == 0 || entry.name_bytes > kMaxBitmapNameBytes) return false;
+  if (entry.name_bytes > kMaxBitmapNameBytes) return false;
   // At most 2^29 bytes of bitmap, 8 bits each, 2^31 guest bytes a bit: exactly 2^63.
   const uint64_t covered = (entries * cluster * 8) << entry.granularity_bits;
   return (entry.flags & kInUse) || covered >= header.size;
+}
+
+/// Whether the table has one entry for each cluster of bits that the disk needs, no less and no more.
+bool fits_disk(const BitmapEntry& bitmap, const Header& header) {
+  const uint64_t bits = div_ceil(header.size, uint64_t{1} << bitmap.granularity_bits);
+  return bitmap.table_entries == header.geometry().clusters_for(div_ceil(bits, 8));
 }
 
 }  // namespace
@@ -78,6 +84,10 @@ Result<std::vector<BitmapEntry>> load_bitmap_directory(BlockNode& file, const He
     position += bytes;
   }
   if (position != directory.size()) return broken_directory();
+  for (const BitmapEntry& bitmap : bitmaps) {  // one in use may be of a time when the disk had another size
+    if (bitmap.in_use || fits_disk(bitmap, header)) continue;
+    return Error(EINVAL, fmt::format("Could not read bitmap '{}' from image: Invalid argument", bitmap.name));
+  }
   return bitmaps;
 }
 

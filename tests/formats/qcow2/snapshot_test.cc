@@ -42,8 +42,9 @@ class TableBytes {
     for (const uint64_t field : extra) put64(field);
     return text(id).text(name);
   }
-  TableBytes& bitmap(std::string_view name, uint32_t flags, uint8_t granularity_bits = 16, uint32_t extra = 0) {
-    put64(0x20000).put32(1).put32(flags).put(uint8_t{1}).put(granularity_bits);
+  TableBytes& bitmap(std::string_view name, uint32_t flags, uint8_t granularity_bits = 16, uint32_t extra = 0,
+                     uint32_t table_entries = 1) {
+    put64(0x20000).put32(table_entries).put32(flags).put(uint8_t{1}).put(granularity_bits);
     put(be16(static_cast<uint16_t>(name.size()))).put32(extra);
     return text(name).pad();
   }
@@ -158,7 +159,16 @@ TEST(BitmapDirectoryTest, RefusesWhatItDoesNotUnderstand) {
   EXPECT_EQ(bitmap_error(TableBytes().bitmap("b", 0), 2), "Broken bitmap directory");
   EXPECT_EQ(bitmap_error(TableBytes().bitmap("b", 0).put64(0), 1), "Broken bitmap directory");
   EXPECT_EQ(bitmap_error(TableBytes().bitmap("b", 0).bitmap("b", 0), 2), "Broken bitmap directory");
-  EXPECT_EQ(bitmap_error(TableBytes().bitmap("", 0), 1), "Bitmap '' doesn't satisfy the constraints");
+  EXPECT_EQ(bitmap_error(TableBytes().bitmap("", 0).bitmap("", 0), 2), "Broken bitmap directory");
+}
+
+TEST(BitmapDirectoryTest, TablesMustHaveTheSizeThatTheDiskNeeds) {
+  // 1 MiB of disk: at 512 bytes a bit these are 2048 bits.
+  EXPECT_EQ(bitmap_error(TableBytes().bitmap("b", 0, 9, 0, 1), 1), "none");
+  EXPECT_EQ(bitmap_error(TableBytes().bitmap("b", 0, 9, 0, 0), 1), "Bitmap 'b' doesn't satisfy the constraints");
+  EXPECT_EQ(bitmap_error(TableBytes().bitmap("a", 0).bitmap("b", 0, 9, 0, 2), 2),
+            "Could not read bitmap 'b' from image: Invalid argument");
+  EXPECT_EQ(bitmap_error(TableBytes().bitmap("b", 1, 9, 0, 2), 1), "none") << "of one in use nothing is believed";
 }
 
 }  // namespace
