@@ -59,7 +59,8 @@ class Checker {
   Result<void> compare() coroutine_fn;
 
   /// compare() again, storing what `mode` allows to correct: too high refcounts, with kAll too low ones also. Call it
-  /// only when nothing needs a rebuild. Crash: single refcounts are corrected or not.
+  /// only when nothing needs a rebuild. Refcounts stay too high where references were lost. Crash: single refcounts are
+  /// corrected or not.
   Result<void> correct_refcounts(RepairMode mode) coroutine_fn;
 
   /// Raises the counts to the stored refcounts where those are higher (a part of the references is unknown), or
@@ -103,7 +104,7 @@ class Checker {
     uint64_t offset = 0, end = 0;
     Metadata kind = Metadata::kOther;
   };
-  enum class BlockState { kAbsent, kUsable, kUnaligned };
+  enum class BlockState { kAbsent, kUsable, kUnaligned, kUnreachable };
   /// What a walk over refcounts does about a difference: a new value to store, or nothing.
   using OnDifference = std::function<std::optional<uint64_t>(HostCluster cluster, uint64_t stored, uint64_t counted)>;
   struct TableStatistics {
@@ -144,7 +145,8 @@ class Checker {
   void count_refcount_structures();
   [[nodiscard]] BlockState block_state(uint64_t index) const;
   [[nodiscard]] HostOffset block_offset(uint64_t index) const;
-  Result<void> walk_refcounts(bool report_errors, const OnDifference& on_difference) coroutine_fn;
+  Result<void> walk_refcounts(bool count_errors, const OnDifference& on_difference) coroutine_fn;
+  void report_unknown_refcounts(uint64_t block, HostCluster first, uint64_t count);
   bool compare_block(HostCluster first, uint64_t count, std::byte* block, const OnDifference& on_difference);
   bool compare_run(HostCluster first, uint64_t count, std::byte* block, uint64_t index,
                    const OnDifference& on_difference);

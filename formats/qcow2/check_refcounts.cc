@@ -61,6 +61,7 @@ Checker::BlockState Checker::block_state(uint64_t index) const {
   if (index >= refcount_table_.size()) return BlockState::kAbsent;
   const HostOffset offset = block_offset(index);
   if (!is_aligned(offset.v, geometry_.cluster_size())) return BlockState::kUnaligned;
+  if (offset.v >= kMaxFileOffset) return BlockState::kUnreachable;
   // Behind the end of the file there are only zeros.
   return offset.v == 0 || offset.v >= file_bytes_ ? BlockState::kAbsent : BlockState::kUsable;
 }
@@ -84,6 +85,7 @@ void Checker::count_refcount_structures() {
     } else if (block.v >= file_bytes_) {
       corrupted(fmt::format("{} refcount block {} is outside image", repair_entries_ ? "Repairing" : "ERROR", i));
       blocks_outside_.push_back(i);
+      if (repair_entries_ && block_state(i) == BlockState::kUnreachable) needs_rebuild_ = true;
     } else {
       add_metadata(block, geometry_.cluster_size());
       const uint64_t count = counts_->get(geometry_.host_cluster(block));
@@ -97,9 +99,9 @@ void Checker::count_refcount_structures() {
 // --- the stored refcounts -------------------------------------------------------------------------------------------
 
 /// Goes through the clusters of the file in order and calls `on_difference` where refcount and count differ; blocks
-/// that it gives new values for are written back. Blocks that cannot be read are findings; without `report_errors` they
+/// that it gives new values for are written back. Blocks that cannot be read are findings; without `count_errors` they
 /// are errors, and those at an impossible place are left out.
-Result<void> Checker::walk_refcounts(bool report_errors, const OnDifference& on_difference) {
+Result<void> Checker::walk_refcounts(bool count_errors, const OnDifference& on_difference) {
   const uint64_t per_block = geometry_.refcounts_per_block();
   const uint64_t end = end_of_use().v;
   const auto clusters_of = [&](uint64_t index) { return std::min(per_block, end - index * per_block); };
@@ -121,15 +123,13 @@ Result<void> Checker::walk_refcounts(bool report_errors, const OnDifference& on_
                                 coroutine_fn -> Result<void> {
     const HostCluster first(read.tag * per_block);
     const uint64_t count = clusters_of(read.tag);
-    if (block_state(read.tag) == BlockState::kUnaligned) {
-      for (uint64_t i = 0; report_errors && i < count; ++i) {
-        report(fmt::format("Can't get refcount for cluster {}: Input/output error", first.v + i));
-        ++result_.check_errors;
-      }
+    const BlockState state = block_state(read.tag);
+    if (state == BlockState::kUnaligned || state == BlockState::kUnreachable) {
+      if (count_errors) report_unknown_refcounts(read.tag, first, count);
       return {};
     }
     if (!status.ok()) {
-      if (!report_errors) return status;
+      if (!count_errors) return status;
       report_unreadable("refcount block", read.offset, status.error());
       return {};
     }
@@ -139,6 +139,17 @@ Result<void> Checker::walk_refcounts(bool report_errors, const OnDifference& on_
     return {};
   };
   return read_in_order(file_, kBlocksInFlight, geometry_.cluster_size(), next_block, compare_next);
+}
+
+/// Of a block at an impossible place.
+void Checker::report_unknown_refcounts(uint64_t block, HostCluster first, uint64_t count) {
+  if (block_state(block) == BlockState::kUnaligned) {
+    (void)image_.corruption(image_.refcounts_->unaligned_block_message(block), false);
+  }
+  for (uint64_t i = 0; i < count; ++i) {
+    report(fmt::format("Can't get refcount for cluster {}: Input/output error", first.v + i));
+    ++result_.check_errors;
+  }
 }
 
 /// Compares the clusters of one block (null: all zeros). Returns whether the block was changed.
@@ -217,9 +228,10 @@ Result<void> Checker::correct_refcounts(RepairMode mode) {
   assert(!needs_rebuild_);
   const auto correct = [this, mode](HostCluster cluster, uint64_t stored, uint64_t counted) -> std::optional<uint64_t> {
     const bool leak = stored > counted;
-    const bool allowed = leak ? !lost_references_ : mode == RepairMode::kAll;
-    const std::string_view action = allowed ? "Repairing" : leak ? "Leaked" : "ERROR";
-    report(fmt::format("{} cluster {} refcount={} reference={}", action, cluster.v, stored, counted));
+    if (leak && lost_references_) return std::nullopt;
+    const bool allowed = leak || mode == RepairMode::kAll;
+    report(fmt::format("{} cluster {} refcount={} reference={}", allowed ? "Repairing" : "ERROR", cluster.v, stored,
+                       counted));
     if (!allowed) return std::nullopt;
     --(leak ? result_.leaks : result_.corruptions);
     ++(leak ? result_.leaks_fixed : result_.corruptions_fixed);

@@ -51,6 +51,9 @@ Result<void> Repairer::repair_refcounts() {
   const CheckResult& result = checker_->result();
   if (mode_ == RepairMode::kAll && !checker_->blocks_outside().empty()) COIMG_TRY(drop_blocks_outside());
   if (result.leaks == 0 && result.corruptions == 0) return {};
+  if (result.leaks != 0 && checker_->lost_references()) {
+    report("Leaked clusters are kept: a table that cannot be followed may have referred to them");
+  }
   changed_ = true;
   COIMG_TRY(checker_->correct_refcounts(mode_));
   return image_.file_.co_flush().with_context("flushing corrected refcounts");

@@ -500,14 +500,41 @@ setup_check() {
   # The L2 table is at 256k.
   cp a.qcow2 l2.qcow2 && poke l2.qcow2 $((262144 + 6)) '\002\0'
   cp a.qcow2 past.qcow2 && poke past.qcow2 $((262144 + 8)) '\200\0\0\0\0\120\0\0'
+  image=leak.qcow2
+  damage lost.qcow2 l1 0 $((copied + (1 << 40)))
+  image=a.qcow2
+  damage block-far.qcow2 refcounts 1 $((1 << 40))
+  damage block-behind.qcow2 refcounts 0 $((1 << 63))
+  damage block-unaligned.qcow2 refcounts 0 $((131072 + 512))
+  # No backing file, at an impossible place.
+  cp a.qcow2 back.qcow2 && put64 back.qcow2 8 1
+  # A bitmap at 512 bytes a bit takes one cluster for 256 MiB of disk.
+  cp a.qcow2 bitmap.qcow2 && qemu-img bitmap --add -g 512 bitmap.qcow2 b
+  extension=$(LC_ALL=C grep -abo "$(printf '\x23\x85\x28\x75')" bitmap.qcow2 | head -1 | cut -d: -f1)
+  directory=$(get64 bitmap.qcow2 $((extension + 24)))
+  for entries in 0 2; do
+    cp bitmap.qcow2 bitmap-$entries.qcow2 && poke bitmap-$entries.qcow2 $((directory + 8)) "\0\0\0\00$entries"
+    cp bitmap-$entries.qcow2 bitmap-$entries-used.qcow2 && poke bitmap-$entries-used.qcow2 $((directory + 15)) '\001'
+  done
+  cp bitmap.qcow2 bitmap-grown.qcow2 && put64 bitmap-grown.qcow2 24 $(((256 << 20) + 512))
 }
 
 group check
-for image in a leak bad both l2 past; do
+for image in a leak bad both l2 past lost block-{far,behind,unaligned} back bitmap bitmap-{grown,0,2,0-used,2-used}; do
   same "qemu-img check $image.qcow2"
   same "qemu-img check -q $image.qcow2"
   same "qemu-img check --output=json $image.qcow2"
 done
+for image in back bitmap bitmap-{grown,0,2,0-used,2-used}; do
+  same "qemu-img info $image.qcow2 | grep -v '^disk size'"
+done
+for mode in leaks all; do
+  differs stdout,stderr 'what a lost table may refer to is not freed' "qemu-img check -r $mode lost.qcow2"
+done
+same 'qemu-img check -r leaks block-far.qcow2'
+differs stdout,stderr 'the file does not grow to where the block was to be' 'qemu-img check -r all block-far.qcow2'
+differs stderr 'nor does it here, where this is not possible' 'qemu-img check -r all block-behind.qcow2'
+differs stdout,stderr,exit 'more is repaired, and the image is not marked' 'qemu-img check -r all block-unaligned.qcow2'
 same 'qemu-img check -r leaks leak.qcow2'
 same 'qemu-img check -r leaks --output=json leak.qcow2'
 same 'qemu-img check -r all leak.qcow2; qemu-img check leak.qcow2'

@@ -156,6 +156,8 @@ const std::vector<Damage>& damages() {
        "ERROR refcount block 1 refcount=2"},
       {"block outside", [](Image& i) { i.put64(i.offset_of(Image::kTable) + 16, uint64_t{1} << 60); }, 1, 0,
        "ERROR refcount block 2 is outside image"},
+      {"block behind any file", [](Image& i) { i.put64(i.offset_of(Image::kTable) + 16, uint64_t{1} << 63); }, 1, 0,
+       "ERROR refcount block 2 is outside image"},
       {"L1 COPIED missing", [](Image& i) { i.put64(i.offset_of(Image::kL1), i.offset_of(Image::kL2)); }, 1, 0,
        "ERROR OFLAG_COPIED L2 cluster: l1_index=0 l1_entry=4000 refcount=1"},
       {"L2 COPIED missing", [](Image& i) { i.put64(i.l2_entry_at(0), i.offset_of(Image::kData)); }, 1, 0,
@@ -251,6 +253,40 @@ TEST(Repair, EachKindOfDamageIsRepairedAsFarAsItCanBe) {
         expect_peer_agrees(disk);
       }
       EXPECT_EQ(content_if_comparable(damage, disk), before);
+    }
+  });
+}
+
+TEST(Check, ABlockBehindAnyFileLeavesRefcountsUnknown) {
+  run_in_main_loop([]() coroutine_fn {
+    ImageBytes image({});
+    image.put64(image.offset_of(ImageBytes::kTable), uint64_t{1} << 63);
+    const auto disk = make_disk(image);
+    const Outcome found = check_disk(disk);
+    ASSERT_TRUE(found.result.ok());
+    EXPECT_EQ(found.result->corruptions, 1u);
+    EXPECT_EQ(found.result->check_errors, image.bytes.size() / image.geometry.cluster_size());
+    EXPECT_THAT(found.findings, Contains("Can't get refcount for cluster 0: Input/output error"));
+    ASSERT_TRUE(check_disk(disk, RepairMode::kAll).result.ok());
+    expect_clean(check_disk(disk));
+    expect_peer_agrees(disk);
+  });
+}
+
+TEST(Repair, TellsOnceWhatItKeepsBecauseALostTableMayReferToIt) {
+  run_in_main_loop([]() coroutine_fn {
+    for (const RepairMode mode : {RepairMode::kLeaks, RepairMode::kAll}) {
+      ImageBytes image({});
+      image.put64(image.offset_of(ImageBytes::kL1), 0x1000000);
+      const auto disk = make_disk(image);
+      const Outcome outcome = check_disk(disk, mode);
+      ASSERT_TRUE(outcome.result.ok());
+      EXPECT_EQ(outcome.result->leaks, 9u);
+      EXPECT_EQ(outcome.result->leaks_fixed, 0u);
+      EXPECT_EQ(std::ranges::count(outcome.findings, "Leaked cluster 5 refcount=1 reference=0"), 1);
+      EXPECT_THAT(outcome.findings,
+                  Contains("Leaked clusters are kept: a table that cannot be followed may have referred to them"));
+      EXPECT_EQ(disk->bytes, image.bytes);
     }
   });
 }
