@@ -85,7 +85,7 @@ void Checker::report_overflow(HostCluster cluster, uint64_t excess) {
 }
 
 /// Counts a reference to each cluster of the range; false when it lies too far behind the end of the file.
-bool Checker::add_region(HostOffset offset, uint64_t bytes, uint64_t times, uint16_t marks) {
+bool Checker::add_region(HostOffset offset, uint64_t bytes, uint64_t times, uint8_t marks) {
   if (bytes == 0) return true;
   const std::optional<uint64_t> end = checked_add(offset.v, bytes);
   if (!end || (*end > file_bytes_ && *end - file_bytes_ >= geometry_.cluster_size())) {

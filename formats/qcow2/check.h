@@ -35,13 +35,15 @@ class SilentReporter final : public CheckReporter {
   void finding(std::string_view line) override { (void)line; }
 };
 
-/// An L2 table and how often L1 tables refer to it.
+/// An L2 table and how often L1 tables refer to it. With small clusters there are many of them.
 struct L2Reference {
   HostOffset offset;
-  uint64_t active = 0, inactive = 0;  ///< from the active L1 table, from those of snapshots
-  uint64_t order = 0;                 ///< the first active L1 index; those of snapshots come behind
-  bool has_misplaced_zero = false;    ///< holds allocated zero entries whose offset is not aligned, to be repaired
+  uint64_t inactive = 0;                ///< references from the L1 tables of snapshots
+  uint32_t active = 0;                  ///< from the active L1 table, which has fewer entries than 2^32
+  uint32_t order : 31 = 0;              ///< the first active L1 index; those of snapshots come behind
+  uint32_t has_misplaced_zero : 1 = 0;  ///< holds allocated zero entries whose offset is not aligned, to be repaired
 };
+static_assert(sizeof(L2Reference) == 24);
 
 /// Who uses which cluster, and what is wrong. Works on the file below the image, so that caches must be written back
 /// before, and nobody else may use the image meanwhile: the caller holds Qcow2::lock_ exclusively.
@@ -115,8 +117,8 @@ class Checker {
   // --- check.cc
   void report(std::string_view line) { reporter_->finding(line); }
   Result<void> prepare() coroutine_fn;
-  bool add_region(HostOffset offset, uint64_t bytes, uint64_t times = 1, uint16_t marks = 0);
-  void add_cluster(HostCluster cluster, uint64_t times, uint16_t marks) {
+  bool add_region(HostOffset offset, uint64_t bytes, uint64_t times = 1, uint8_t marks = 0);
+  void add_cluster(HostCluster cluster, uint64_t times, uint8_t marks) {
     if (const uint64_t excess = counts_->add(cluster, times, marks)) [[unlikely]]
       report_overflow(cluster, excess);
   }

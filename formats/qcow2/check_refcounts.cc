@@ -20,7 +20,7 @@ constexpr uint64_t kGroup = 256;
 
 /// Whether `count` 16-bit refcounts equal the counters, and the marks fit to them; `in_use` gains a bit if any is not
 /// 0.
-bool group_matches(const uint16_t* counters, const std::byte* refcounts, uint64_t count, uint16_t& in_use) {
+bool group_matches(const uint8_t* counters, const std::byte* refcounts, uint64_t count, uint16_t& in_use) {
   const auto* stored = reinterpret_cast<const be16*>(refcounts);
   uint16_t wrong = 0, used = 0;
   for (uint64_t i = 0; i < count; ++i) {
@@ -170,7 +170,7 @@ bool Checker::compare_block(HostCluster first, uint64_t count, std::byte* block,
 /// Compares `count` clusters with the refcounts from `index` on. Returns whether the block was changed.
 bool Checker::compare_run(HostCluster first, uint64_t count, std::byte* block, uint64_t index,
                           const OnDifference& on_difference) {
-  const uint16_t* counters = counts_->narrow(first);
+  const uint8_t* counters = counts_->narrow(first);
   const uint32_t order = geometry_.refcount_order();
   if (counters && block && order == 4) {
     uint16_t in_use = 0;
@@ -206,7 +206,7 @@ bool Checker::compare_run(HostCluster first, uint64_t count, std::byte* block, u
 
 /// COPIED is right when it is set exactly where the refcount is one.
 void Checker::note_copied(HostCluster cluster, uint64_t refcount) {
-  const uint16_t wrong = refcount == 1 ? ClusterCounts::kSeenUncopied : ClusterCounts::kSeenCopied;
+  const uint8_t wrong = refcount == 1 ? ClusterCounts::kSeenUncopied : ClusterCounts::kSeenCopied;
   if (counts_->marks(cluster) & wrong) copied_suspect_ = true;
 }
 

@@ -19,7 +19,11 @@ namespace {
 constexpr unsigned kTablesInFlight = 8;
 
 /// L2 tables that only snapshots use are looked at after those of the active L1 table.
-constexpr uint64_t kInactiveOrder = uint64_t{1} << 32;
+constexpr uint32_t kInactiveOrder = 1u << 30;
+static_assert(kMaxL1Entries < kInactiveOrder);
+
+/// Below this number of tables it does not matter whether they are merged.
+constexpr size_t kTablesToMerge = 65536;
 
 uint64_t load_be64(const std::byte* bytes) {
   uint64_t value;
@@ -39,7 +43,6 @@ void Checker::count_active_l1() {
     const L1Entry entry = image_.l1_table_[i];
     if (entry.raw() != 0) count_l1_entry(entry, i, 1, true);
   }
-  merge_new_l2_tables();
 }
 
 Result<void> Checker::count_snapshot_l1(const Snapshot& snapshot, uint64_t times) {
@@ -70,7 +73,6 @@ Result<void> Checker::count_snapshot_l1(const Snapshot& snapshot, uint64_t times
     const L1Entry entry(load_be64(table.data() + i * 8));
     if (entry.raw() != 0) count_l1_entry(entry, i, times, false);
   }
-  merge_new_l2_tables();
   return {};
 }
 
@@ -93,22 +95,25 @@ void Checker::count_l1_entry(L1Entry entry, uint64_t index, uint64_t times, bool
     add_region(offset, geometry_.cluster_size(), times);
     return;
   }
-  uint16_t marks = 0;
+  uint8_t marks = 0;
   if (active) marks = entry.copied() ? ClusterCounts::kSeenCopied : ClusterCounts::kSeenUncopied;
   if (!add_region(offset, geometry_.cluster_size(), times, marks)) {
     lost_references_ = true;
     return;
   }
+  const auto l1_index = static_cast<uint32_t>(index);
   new_l2_tables_.push_back({.offset = offset,
-                            .active = active ? times : 0,
                             .inactive = active ? 0 : times,
-                            .order = active ? index : kInactiveOrder + index});
+                            .active = active ? 1u : 0,
+                            .order = active ? l1_index : kInactiveOrder + l1_index});
+  // Seldom enough that each table is moved a few times only, however many L1 tables there are.
+  if (new_l2_tables_.size() >= std::max(l2_tables_.size(), kTablesToMerge)) merge_new_l2_tables();
 }
 
 /// Moves new_l2_tables_ into l2_tables_, which is sorted by offset and has each table once.
 void Checker::merge_new_l2_tables() {
   std::ranges::sort(new_l2_tables_, {},
-                    [](const L2Reference& table) { return std::pair(table.offset.v, table.order); });
+                    [](const L2Reference& table) { return std::pair(table.offset.v, uint32_t{table.order}); });
   std::vector<L2Reference> all;
   all.reserve(l2_tables_.size() + new_l2_tables_.size());
   std::ranges::merge(l2_tables_, new_l2_tables_, std::back_inserter(all), {}, &L2Reference::offset,
@@ -122,7 +127,7 @@ void Checker::merge_new_l2_tables() {
     if (table.offset == last.offset) {
       last.active += table.active;
       last.inactive += table.inactive;
-      last.order = std::min(last.order, table.order);
+      last.order = std::min<uint32_t>(last.order, table.order);
     } else {
       l2_tables_[++kept] = table;
     }
@@ -133,7 +138,9 @@ void Checker::merge_new_l2_tables() {
 // --- L2 -------------------------------------------------------------------------------------------------------------
 
 Result<void> Checker::count_l2_tables() {
-  std::ranges::sort(l2_tables_, {}, &L2Reference::order);
+  new_l2_tables_.shrink_to_fit();
+  l2_tables_.shrink_to_fit();
+  std::ranges::sort(l2_tables_, {}, [](const L2Reference& table) { return uint32_t{table.order}; });
   uint64_t next = 0;
   return read_in_order(
       file_, kTablesInFlight, geometry_.cluster_size(),
@@ -158,8 +165,8 @@ void Checker::count_l2_table(L2Reference& table, std::span<std::byte> bytes) {
   const uint64_t not_plain = kL2Compressed | kL2Zero | kL2ReservedMask | (cluster_size - 1);
   const uint64_t plain_end = external_data_ ? 0 : geometry_.cluster_down(file_bytes_);
   const uint64_t times = table.active + table.inactive;
-  const uint16_t copied = table.active ? ClusterCounts::kSeenCopied : 0;
-  const uint16_t uncopied = table.active ? ClusterCounts::kSeenUncopied : 0;
+  const uint8_t copied = table.active ? ClusterCounts::kSeenCopied : 0;
+  const uint8_t uncopied = table.active ? ClusterCounts::kSeenUncopied : 0;
 
   TableStatistics statistics;
   uint64_t highest = 0;
@@ -213,7 +220,7 @@ void Checker::count_odd_entry(L2Reference& table, uint64_t index, L2Entry entry,
     if (table.active && !entry.copied()) copied_suspect_ = true;
     return;
   }
-  uint16_t marks = 0;
+  uint8_t marks = 0;
   if (table.active) marks = entry.copied() ? ClusterCounts::kSeenCopied : ClusterCounts::kSeenUncopied;
   add_region(entry.host(), geometry_.cluster_size(), times, marks);
 }

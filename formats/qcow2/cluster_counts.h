@@ -1,6 +1,7 @@
 // ClusterCounts: how many references check found to each host cluster. No I/O.
 #pragma once
 
+#include <array>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
@@ -13,49 +14,50 @@ namespace coimg::qcow2 {
 
 /// A sparse array of counters, one a host cluster, each with two marks about the active tables' COPIED flags.
 ///
-/// Memory: two bytes a cluster (32 MiB for a TiB of 64 KiB clusters), taken in pieces when the first cluster of a piece
-/// is counted, so that holes cost nothing. A piece in which a counter outgrows 14 bits takes eight bytes a cluster
-/// more.
+/// Memory: a byte a cluster (16 MiB for a TiB of 64 KiB clusters), taken in pieces when the first cluster of a piece is
+/// counted, so that holes cost next to nothing. Pieces are small, as a damaged table may refer to clusters all over a
+/// huge file. A piece in which a counter outgrows 6 bits, as with many snapshots, takes two bytes a cluster more; one
+/// with a counter of more than 16 bits, another eight.
 class ClusterCounts {
  public:
-  static constexpr unsigned kChunkBits = 13;
+  static constexpr unsigned kChunkBits = 8;
   static constexpr uint64_t kChunkClusters = uint64_t{1} << kChunkBits;
 
   /// Layout of a narrow counter. A count of kNarrowMax stands for "look into the wide ones".
-  static constexpr uint16_t kCountMask = 0x3fff, kNarrowMax = kCountMask;
-  static constexpr uint16_t kSeenCopied = 0x4000;    ///< an active entry points here and has COPIED set
-  static constexpr uint16_t kSeenUncopied = 0x8000;  ///< an active entry points here and has COPIED clear
+  static constexpr uint8_t kCountMask = 0x3f, kNarrowMax = kCountMask;
+  static constexpr uint8_t kSeenCopied = 0x40;    ///< an active entry points here and has COPIED set
+  static constexpr uint8_t kSeenUncopied = 0x80;  ///< an active entry points here and has COPIED clear
 
   /// For clusters below `limit`, counting up to `max` (the image's largest refcount). `limit` has been bounded by the
-  /// caller; the table of pieces takes 16 bytes per 8192 clusters.
+  /// caller; the table of pieces takes 8 bytes per 256 clusters.
   ClusterCounts(uint64_t limit, uint64_t max);
 
   [[nodiscard]] uint64_t limit() const { return limit_; }
   [[nodiscard]] uint64_t max() const { return max_; }
 
   /// Adds `times` references and the marks; returns how many did not fit.
-  uint64_t add(HostCluster cluster, uint64_t times, uint16_t marks) {
+  uint64_t add(HostCluster cluster, uint64_t times, uint8_t marks) {
     assert(cluster.v < limit_);
-    Chunk& chunk = chunks_[cluster.v >> kChunkBits];
-    if (chunk.narrow && times == 1) [[likely]] {
-      uint16_t& counter = chunk.narrow[cluster.v & (kChunkClusters - 1)];
+    Chunk* const chunk = chunks_[cluster.v >> kChunkBits].get();
+    if (chunk && times == 1) [[likely]] {
+      uint8_t& counter = chunk->narrow[cluster.v & (kChunkClusters - 1)];
       if ((counter & kCountMask) < quick_max_) [[likely]] {
-        counter = static_cast<uint16_t>((counter + 1) | marks);
+        counter = static_cast<uint8_t>((counter + 1) | marks);
         return 0;
       }
     }
-    return add_slowly(chunk, cluster, times, marks);
+    return add_slowly(cluster, times, marks);
   }
 
   [[nodiscard]] uint64_t get(HostCluster cluster) const;
   /// Replaces the count; the marks stay. `value` may exceed max().
   void set(HostCluster cluster, uint64_t value);
-  [[nodiscard]] uint16_t marks(HostCluster cluster) const;
+  [[nodiscard]] uint8_t marks(HostCluster cluster) const;
 
   /// The narrow counters from `first` on, up to the end of their piece; null when all of the piece is zero.
-  [[nodiscard]] const uint16_t* narrow(HostCluster first) const {
-    const Chunk& chunk = chunks_[first.v >> kChunkBits];
-    return chunk.narrow ? &chunk.narrow[first.v & (kChunkClusters - 1)] : nullptr;
+  [[nodiscard]] const uint8_t* narrow(HostCluster first) const {
+    const Chunk* const chunk = chunks_[first.v >> kChunkBits].get();
+    return chunk ? &chunk->narrow[first.v & (kChunkClusters - 1)] : nullptr;
   }
   /// Whether a cluster of [first, end) has a count.
   [[nodiscard]] bool any(HostCluster first, HostCluster end) const;
@@ -65,17 +67,23 @@ class ClusterCounts {
   [[nodiscard]] HostCluster find_free(HostCluster from) const;
 
  private:
-  struct Chunk {
-    std::unique_ptr<uint16_t[]> narrow;
-    std::unique_ptr<uint64_t[]> wide;  ///< valid where the narrow count is kNarrowMax
+  static constexpr uint16_t kWideMax = UINT16_MAX;
+  struct Wide {
+    std::array<uint16_t, kChunkClusters> counts;  ///< valid where the narrow count is kNarrowMax
+    std::unique_ptr<uint64_t[]> huge;             ///< valid where the wide count is kWideMax
   };
-  uint64_t add_slowly(Chunk& chunk, HostCluster cluster, uint64_t times, uint16_t marks);
+  struct Chunk {
+    std::array<uint8_t, kChunkClusters> narrow{};
+    std::unique_ptr<Wide> wide;
+  };
+  Chunk& chunk_of(HostCluster cluster);
+  uint64_t add_slowly(HostCluster cluster, uint64_t times, uint8_t marks);
   static void store(Chunk& chunk, size_t index, uint64_t value);
   static uint64_t load(const Chunk& chunk, size_t index);
 
   uint64_t limit_, max_;
-  uint16_t quick_max_;  ///< a narrow count below this may simply be incremented
-  std::vector<Chunk> chunks_;
+  uint8_t quick_max_;                           ///< a narrow count below this may simply be incremented
+  std::vector<std::unique_ptr<Chunk>> chunks_;  ///< null where nothing was ever counted
 };
 
 }  // namespace coimg::qcow2

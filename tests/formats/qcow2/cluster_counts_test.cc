@@ -11,7 +11,10 @@ namespace {
 TEST(ClusterCounts, CountsBeyondTheNarrowRangeKeepTheirMarksAndNeighbours) {
   ClusterCounts counts(20'000, 65535);
   counts.add(HostCluster(7), 1, ClusterCounts::kSeenCopied);
-  for (int i = 0; i < 20'000; ++i) EXPECT_EQ(counts.add(HostCluster(8), 1, 0), 0u);
+  for (uint64_t i = 1; i <= 20'000; ++i) {
+    EXPECT_EQ(counts.add(HostCluster(8), 1, 0), 0u);
+    EXPECT_EQ(counts.get(HostCluster(8)), i);
+  }
   EXPECT_EQ(counts.add(HostCluster(8), 30'000, ClusterCounts::kSeenUncopied), 0u);
   EXPECT_EQ(counts.get(HostCluster(8)), 50'000u);
   EXPECT_EQ(counts.marks(HostCluster(8)), ClusterCounts::kSeenUncopied);
@@ -20,6 +23,18 @@ TEST(ClusterCounts, CountsBeyondTheNarrowRangeKeepTheirMarksAndNeighbours) {
   counts.set(HostCluster(8), 3);
   EXPECT_EQ(counts.get(HostCluster(8)), 3u);
   EXPECT_EQ(counts.marks(HostCluster(8)), ClusterCounts::kSeenUncopied);
+}
+
+TEST(ClusterCounts, KeepsEachValueAroundTheWidths) {
+  ClusterCounts counts(300, UINT64_MAX);
+  counts.add(HostCluster(255), 1, ClusterCounts::kSeenCopied);
+  for (const uint64_t value : {UINT64_MAX, uint64_t{65536}, uint64_t{65535}, uint64_t{65534}, uint64_t{64},
+                               uint64_t{63}, uint64_t{62}, uint64_t{0}}) {
+    counts.set(HostCluster(255), value);
+    EXPECT_EQ(counts.get(HostCluster(255)), value);
+    EXPECT_EQ(counts.marks(HostCluster(255)), ClusterCounts::kSeenCopied);
+    EXPECT_EQ(counts.get(HostCluster(254)), 0u);
+  }
 }
 
 TEST(ClusterCounts, WhatDoesNotFitIsReturnedForEachWidth) {
