@@ -21,7 +21,7 @@ void AioContext::Impl::enter_scheduled() {
   while (!runnable.empty()) {
     Coroutine::Private* co = runnable.pop_front();
     clear_schedule(*co);
-    co->facade.enter();
+    co->enter();
   }
 }
 
@@ -34,7 +34,7 @@ void co_wake(Coroutine* co) {
     return;
   }
   target.claim_for_schedule();
-  thread.current->woken.push_back(&target);
+  Coroutine::Private::of(thread.current).woken.push_back(&target);
 }
 
 void AioContext::reschedule_self(AioContext& target) {

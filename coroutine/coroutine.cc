@@ -15,80 +15,99 @@ constexpr unsigned kMaxRunsPerEnter = 1024;
 
 constexpr size_t kStackAlignment = 64;  ///< a cache line; the ABI wants 16
 
-constinit thread_local ThreadState this_thread = {};
+constexpr const char* kOutside = "code outside of coroutines";
 
 /// The first function on a coroutine's stack.
 void coroutine_main(boost::context::detail::transfer_t from) noexcept {
   auto* co = static_cast<Coroutine::Private*>(from.data);
-  fiber_arrived(co->fiber, from);
+  fiber_arrived(co->fiber_, from);
   co->entry(co->argument);
   if (co->scheduled_by.load(std::memory_order_relaxed) != nullptr) {
     fatal("coroutine '%s' has ended while it is scheduled by '%s'", co->name,
           co->scheduled_by.load(std::memory_order_relaxed));
   }
-  co->entry = nullptr;
-  fiber_end(co->fiber);
+  trace("end", co);
+  co->state_.store(Coroutine::Private::State::kEnded, std::memory_order_relaxed);
+  fiber_end(co->fiber_);
 }
 
 /// Called on the stack of whoever entered it.
 void destroy(Coroutine::Private& co) {
   Stack* stack = co.stack;
-  fiber_destroy(co.fiber);
+  fiber_destroy(co.fiber_);
   co.~Private();
   release_stack(stack);
 }
 
 [[noreturn]] void refuse_enter(const Coroutine::Private& co, const char* scheduled_by) {
-  if (co.entry == nullptr) {
-    fatal("'%s' cannot enter coroutine '%s': it has ended", running_name(), co.name);
-  }
-  if (co.entered) {
-    fatal("'%s' cannot enter coroutine '%s': coroutine '%s' was already entered by '%s'", running_name(), co.name,
-          co.name, co.caller != nullptr ? co.caller->name : "code outside of coroutines");
+  switch (co.state_.load(std::memory_order_relaxed)) {
+    case Coroutine::Private::State::kEnded:
+      fatal("'%s' cannot enter coroutine '%s': it has ended", running_name(), co.name);
+    case Coroutine::Private::State::kEntered:
+      fatal("'%s' cannot enter coroutine '%s': coroutine '%s' was already entered by '%s'", running_name(), co.name,
+            co.name, co.caller != nullptr ? co.caller->name() : kOutside);
+    case Coroutine::Private::State::kSuspended:
+      break;
   }
   fatal("'%s' cannot enter coroutine '%s': it is already scheduled by '%s'", running_name(), co.name, scheduled_by);
 }
 
-void check_stack(const Coroutine::Private& co) {
-  if (co.stack->guarded) return;
-  if (co.fiber.suspended < static_cast<void*>(co.stack->low) || !stack_canary_intact(co.stack)) {
+/// For a stack without a guard.
+void check_canary(const Coroutine::Private& co) {
+  if (co.fiber_.suspended < static_cast<void*>(co.stack->low) || !stack_canary_intact(co.stack)) {
     fatal("stack overflow in coroutine '%s' (%zu KiB; see COIMG_STACK_KIB)", co.name, stack_size_bytes() / 1024);
   }
 }
 
-/// Runs `co` once, until it yields or ends, and moves those that it woke to `woken`.
-inline void run(Coroutine::Private& co, ThreadState& thread, CoroutineList& woken) {
+/// Runs `co` once, until it yields or ends. Returns whether it has ended.
+[[gnu::always_inline]] inline bool run(Coroutine::Private& co, ThreadState& thread) {
   const char* scheduled_by = co.scheduled_by.load(std::memory_order_relaxed);
-  if (co.entered || scheduled_by != nullptr || co.entry == nullptr) [[unlikely]]
+  if (co.state_.load(std::memory_order_relaxed) != Coroutine::Private::State::kSuspended || scheduled_by != nullptr)
+      [[unlikely]] {
     refuse_enter(co, scheduled_by);
-
-  Coroutine::Private* const caller = thread.current;
+  }
+  trace("enter", &co);
+  Coroutine* const caller = thread.current;
   co.caller = caller;
-  co.entered = true;
+  co.state_.store(Coroutine::Private::State::kEntered, std::memory_order_relaxed);
   co.context.store(thread.context, std::memory_order_relaxed);
   thread.current = &co;
-  const bool ended = fiber_enter(co.fiber, &co);
+  const bool ended = fiber_enter(co.fiber_, &co);
   thread.current = caller;
+  if (co.unguarded) [[unlikely]]
+    check_canary(co);
+  return ended;
+}
 
-  check_stack(co);
-  woken.append(co.woken);
-  if (ended) destroy(co);
+/// Runs those that were woken, and those that these wake.
+[[gnu::noinline]] void run_woken(CoroutineList woken, ThreadState& thread) {
+  for (unsigned runs = 1; !woken.empty(); ++runs) {
+    Coroutine::Private* co = woken.pop_front();
+    if (runs >= kMaxRunsPerEnter) [[unlikely]] {
+      thread.context->impl().push_scheduled(co);
+      continue;
+    }
+    clear_schedule(*co);
+    const bool ended = run(*co, thread);
+    woken.append(co->woken);
+    if (ended) destroy(*co);
+  }
 }
 
 }  // namespace
 
-COIMG_THREAD_LOCAL_ACCESSOR ThreadState& thread_state() { return this_thread; }
-
 const char* running_name() {
-  const Coroutine::Private* co = thread_state().current;
-  return co != nullptr ? co->name : "code outside of coroutines";
+  const Coroutine* co = thread_state().current;
+  return co != nullptr ? co->name() : kOutside;
 }
 
 void Coroutine::Private::claim_for_schedule() {
   const char* earlier = nullptr;
-  if (!scheduled_by.compare_exchange_strong(earlier, running_name(), std::memory_order_acq_rel)) {
-    fatal("'%s' cannot schedule coroutine '%s': it was already scheduled by '%s'", running_name(), name, earlier);
+  const char* const by = running_name();
+  if (!scheduled_by.compare_exchange_strong(earlier, by, std::memory_order_acq_rel)) {
+    fatal("'%s' cannot schedule coroutine '%s': it was already scheduled by '%s'", by, name, earlier);
   }
+  trace("schedule", this, by);
 }
 
 Coroutine* Coroutine::create(EntryFunction entry, void* argument, const char* name) {
@@ -96,14 +115,16 @@ Coroutine* Coroutine::create(EntryFunction entry, void* argument, const char* na
   if (thread.context == nullptr) [[unlikely]]
     AioContext::current();
   Stack* stack = acquire_stack();
-  const auto place = (reinterpret_cast<uintptr_t>(stack->top()) - sizeof(Private)) & ~(kStackAlignment - 1);
+  const uintptr_t place =
+      (reinterpret_cast<uintptr_t>(stack->top()) - sizeof(Private)) & ~uintptr_t{kStackAlignment - 1};
   auto* co = new (reinterpret_cast<void*>(place)) Private(stack);
   co->entry = entry;
   co->argument = argument;
   co->name = name;
   co->context.store(thread.context, std::memory_order_relaxed);
-  fiber_init(co->fiber, stack, co, coroutine_main);
-  return &co->facade;
+  fiber_init(co->fiber_, stack, co, coroutine_main);
+  trace("create", co, trace_enabled ? running_name() : nullptr);
+  return co;
 }
 
 void Coroutine::enter() {
@@ -111,49 +132,35 @@ void Coroutine::enter() {
   ThreadState& thread = thread_state();
   if (thread.context == nullptr) [[unlikely]]
     AioContext::current();
-
-  CoroutineList woken;
-  run(*private_, thread, woken);
-  for (unsigned runs = 1; !woken.empty(); ++runs) {
-    Private* co = woken.pop_front();
-    if (runs >= kMaxRunsPerEnter) [[unlikely]] {
-      thread.context->impl().push_scheduled(co);
-      continue;
-    }
-    clear_schedule(*co);
-    run(*co, thread, woken);
-  }
+  Private& co = priv();
+  const bool ended = run(co, thread);
+  if (!ended && co.woken.empty()) [[likely]]
+    return;
+  const CoroutineList woken = co.woken;
+  co.woken = {};
+  if (ended) destroy(co);
+  if (!woken.empty()) run_woken(woken, thread);
 }
 
 void Coroutine::enter_if_inactive() {
   if (!entered()) enter();
 }
 
-void Coroutine::yield() {
-  ThreadState& thread = thread_state();
-  Private* self = thread.current;
-  if (self == nullptr) fatal("Coroutine::yield() called outside of a coroutine");
-  self->entered = false;
-  self->caller = nullptr;
-  fiber_yield(self->fiber);
+void Coroutine::enter_in(AioContext& context) {
+  if (&context == &AioContext::current()) {
+    enter();
+  } else {
+    context.co_schedule(this);
+  }
 }
 
-Coroutine* Coroutine::self() {
-  Private* co = thread_state().current;
-  if (co == nullptr) fatal("Coroutine::self() called outside of a coroutine");
-  return &co->facade;
+void Coroutine::refuse_outside(const char* function) {
+  fatal("Coroutine::%s() called outside of a coroutine", function);
 }
 
-Coroutine* Coroutine::self_or_null() {
-  Private* co = thread_state().current;
-  return co != nullptr ? &co->facade : nullptr;
-}
+AioContext& Coroutine::aio_context() const { return *Private::of(this).context.load(std::memory_order_relaxed); }
 
-bool Coroutine::entered() const { return private_->entered; }
-
-AioContext& Coroutine::aio_context() const { return *private_->context.load(std::memory_order_relaxed); }
-
-const char* Coroutine::name() const { return private_->name; }
+const char* Coroutine::name() const { return Private::of(this).name; }
 
 void Coroutine::assume_in_coroutine() {
   if (thread_state().current == nullptr) fatal("a function for coroutines was called outside of a coroutine");

@@ -5,11 +5,15 @@
 // long as nobody is inside it. When its entry function returns, the coroutine is gone.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <type_traits>
 #include <utility>
 
 #include "coroutine/annotations.h"
+#include "coroutine/context_switch.h"
+#include "coroutine/thread_state.h"
+#include "coroutine/trace.h"
 
 namespace coimg {
 
@@ -53,6 +57,9 @@ class Coroutine {
   /// Like enter(), but does nothing when the coroutine is running or has entered another one.
   void enter_if_inactive();
 
+  /// Like enter(), but in `context`: at once when that is the calling thread's, else by its loop.
+  void enter_in(AioContext& context);
+
   /// Suspends the calling coroutine; control returns to the caller of enter(). Aborts outside a coroutine.
   static void yield() coroutine_fn;
 
@@ -76,13 +83,40 @@ class Coroutine {
   static void assume_in_coroutine() CO_ASSERT_CAPABILITY(coroutine_context);
 
   struct Private;  ///< What the runtime keeps; see coroutine_private.h.
-  Private& priv() { return *private_; }
+  Private& priv();
 
  private:
-  friend struct Private;
-  explicit Coroutine(Private* p) : private_(p) {}
+  enum class State : unsigned char { kSuspended, kEntered, kEnded };
+
+  Coroutine() = default;
   ~Coroutine() = default;
-  Private* private_;
+  [[noreturn]] static void refuse_outside(const char* function);
+
+  // What an enter and a yield touch. The rest is in Private.
+  Fiber fiber_;
+  /// kEntered from enter() on: the thread runs it or it waits for one that it entered. Atomic for those who wait in
+  /// other threads for what it holds.
+  std::atomic<State> state_{State::kSuspended};
 };
+
+inline Coroutine* Coroutine::self_or_null() { return thread_state().current; }
+
+inline Coroutine* Coroutine::self() {
+  Coroutine* self = thread_state().current;
+  if (self == nullptr) [[unlikely]]
+    refuse_outside("self");
+  return self;
+}
+
+inline void Coroutine::yield() {
+  Coroutine* self = thread_state().current;
+  if (self == nullptr) [[unlikely]]
+    refuse_outside("yield");
+  trace("yield", self);
+  self->state_.store(State::kSuspended, std::memory_order_relaxed);
+  fiber_yield(self->fiber_);
+}
+
+inline bool Coroutine::entered() const { return state_.load(std::memory_order_relaxed) == State::kEntered; }
 
 }  // namespace coimg

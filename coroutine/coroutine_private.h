@@ -1,9 +1,8 @@
-// What the runtime keeps for each coroutine and each thread. Internal: users see coroutine.h.
+// What the runtime keeps for each coroutine. Internal: users see coroutine.h.
 #pragma once
 
 #include <atomic>
 
-#include "coroutine/context_switch.h"
 #include "coroutine/coroutine.h"
 #include "coroutine/stack.h"
 
@@ -24,45 +23,37 @@ class CoroutineList {
 };
 
 /// A coroutine. It lies at the top of its own stack and dies with it.
-struct Coroutine::Private {
-  explicit Private(Stack* own_stack) : facade(this), stack(own_stack) {}
+struct Coroutine::Private : Coroutine {
+  explicit Private(Stack* own_stack) : unguarded(!own_stack->guarded), stack(own_stack) {}
 
-  Coroutine facade;
-  Stack* stack;
-  Fiber fiber;
+  using Coroutine::fiber_;
+  using Coroutine::State;
+  using Coroutine::state_;
 
-  EntryFunction entry = nullptr;  ///< null once it has returned
-  void* argument = nullptr;
-  const char* name = nullptr;
-
-  /// Set by enter(): the thread runs it or it waits for one that it entered; `caller` is then who entered it, null for
-  /// code outside of coroutines.
-  bool entered = false;
-  Private* caller = nullptr;
-
-  std::atomic<AioContext*> context{nullptr};
+  const bool unguarded;  ///< the stack has a canary instead of a guard
 
   /// Who put it on a list of coroutines to be entered; null when it is on none.
   std::atomic<const char*> scheduled_by{nullptr};
-  std::atomic<Private*> next{nullptr};  ///< in that list
-
+  /// Who entered it, while it is entered; null for code outside of coroutines.
+  Coroutine* caller = nullptr;
+  std::atomic<AioContext*> context{nullptr};
   /// Coroutines that it woke: they run when it yields or ends.
   CoroutineList woken;
 
-  static Private& of(Coroutine* co) { return *co->private_; }
+  std::atomic<Private*> next{nullptr};  ///< in the list that `scheduled_by` speaks of
+  EntryFunction entry = nullptr;
+  void* argument = nullptr;
+  const char* name = nullptr;
+  Stack* stack;
+
+  static Private& of(Coroutine* co) { return static_cast<Private&>(*co); }
+  static const Private& of(const Coroutine* co) { return static_cast<const Private&>(*co); }
 
   /// Claims the coroutine for a list, or aborts naming this and the earlier claim.
   void claim_for_schedule();
 };
 
-/// What the runtime knows about a thread. Trivial, so that access needs no initialisation guard.
-struct ThreadState {
-  Coroutine::Private* current;  ///< the running coroutine
-  AioContext* context;          ///< the context whose loop runs here, or that the thread made first
-};
-
-/// The calling thread's. Do not keep the reference across a yield: the coroutine may go on in another thread.
-ThreadState& thread_state();
+inline Coroutine::Private& Coroutine::priv() { return static_cast<Private&>(*this); }
 
 /// For messages: the running coroutine's name, or words for the code outside.
 const char* running_name();

@@ -25,10 +25,12 @@ size_t signal_stack_bytes() {
 }
 
 void on_fault(int signal_number, siginfo_t* info, void*) {
-  const Coroutine::Private* co = thread_state().current;
   const auto* address = static_cast<const char*>(info->si_addr);
-  if (co != nullptr && address < co->stack->low && address >= co->stack->low - kStackGuardBytes) {
-    fatal("stack overflow in coroutine '%s' (%zu KiB; see COIMG_STACK_KIB)", co->name, stack_size_bytes() / 1024);
+  if (const Coroutine* co = thread_state().current) {
+    const char* const low = Coroutine::Private::of(co).stack->low;
+    if (address < low && address >= low - kStackGuardBytes) {
+      fatal("stack overflow in coroutine '%s' (%zu KiB; see COIMG_STACK_KIB)", co->name(), stack_size_bytes() / 1024);
+    }
   }
   // Any other fault: whoever was responsible before gets it, as the instruction runs into it again.
   ::sigaction(signal_number, &previous_action, nullptr);

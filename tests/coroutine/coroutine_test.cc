@@ -109,6 +109,19 @@ TEST(CoroutineTest, EnterIfInactiveLeavesAnActiveOneAlone) {
   EXPECT_EQ(runs, 2);
 }
 
+TEST(CoroutineTest, EnterInRunsAtOnceInTheOwnContext) {
+  bool ran = false;
+  Coroutine::create([&] { ran = true; })->enter_in(AioContext::current());
+  EXPECT_TRUE(ran);
+}
+
+TEST(CoroutineTest, EnterInAnotherContextRunsInThatContextsThread) {
+  test::LoopThread other;
+  std::promise<std::thread::id> where;
+  Coroutine::create([&] { where.set_value(test::thread_id()); })->enter_in(other.context());
+  EXPECT_EQ(where.get_future().get(), other.id());
+}
+
 void nest(int depth, int& deepest, Coroutine* outer) coroutine_fn {
   EXPECT_EQ(Coroutine::self_or_null() == outer, false);
   ++deepest;
