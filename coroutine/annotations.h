@@ -41,6 +41,7 @@ extern CoroutineContextCapability coroutine_context;
 #define CO_RELEASE_SHARED(...) COIMG_TSA(release_shared_capability(__VA_ARGS__))
 #define CO_RELEASE_GENERIC(...) COIMG_TSA(release_generic_capability(__VA_ARGS__))
 #define CO_TRY_ACQUIRE(...) COIMG_TSA(try_acquire_capability(__VA_ARGS__))
+#define CO_TRY_ACQUIRE_SHARED(...) COIMG_TSA(try_acquire_shared_capability(__VA_ARGS__))
 #define CO_EXCLUDES(...) COIMG_TSA(locks_excluded(__VA_ARGS__))
 #define CO_ASSERT_CAPABILITY(...) COIMG_TSA(assert_capability(__VA_ARGS__))
 #define CO_ASSERT_SHARED_CAPABILITY(...) COIMG_TSA(assert_shared_capability(__VA_ARGS__))

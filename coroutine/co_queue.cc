@@ -1,80 +1,88 @@
 #include "coroutine/co_queue.h"
 
+#include <utility>
+
 #include "coroutine/aio_context.h"
-#include "coroutine/co_mutex.h"
 #include "coroutine/coroutine.h"
 #include "coroutine/fatal.h"
 
 namespace coimg {
 
-/// Lives on the stack of the coroutine that waits.
-struct CoQueue::Waiter {
-  Coroutine* coroutine;
-  Waiter* next = nullptr;
-  bool woken = false;
-
-  /// Sleeps until next() has taken the waiter off the queue, which may be gone by then.
-  void sleep() coroutine_fn {
-    Coroutine::yield();
-    if (!woken) fatal("coroutine '%s' was entered while it waits in a CoQueue", coroutine->name());
-  }
-};
-
 CoQueue::~CoQueue() {
-  if (head_ != nullptr) fatal("CoQueue destroyed while coroutine '%s' waits in it", head_->coroutine->name());
+  const ThreadMutexGuard hold(mutex_);
+  if (!waiters_.empty()) {
+    fatal("CoQueue destroyed while coroutine '%s' waits in it", waiters_.front()->coroutine->name());
+  }
 }
 
 void CoQueue::enqueue(Waiter& waiter, Position position) {
+  waiter.coroutine = Coroutine::self();
+  const ThreadMutexGuard hold(mutex_);
   if (position == Position::kFront) {
-    waiter.next = head_;
-    head_ = &waiter;
-    if (tail_ == nullptr) tail_ = &waiter;
-    return;
+    waiters_.push_front(waiter);
+  } else {
+    waiters_.push_back(waiter);
   }
-  (tail_ != nullptr ? tail_->next : head_) = &waiter;
-  tail_ = &waiter;
+}
+
+/// Takes the waiter off the queue when its time is up.
+bool CoQueue::withdraw(Waiter& waiter) {
+  const ThreadMutexGuard hold(mutex_);
+  if (waiter.woken) return false;
+  waiters_.remove(waiter);
+  return true;
+}
+
+/// Sleeps until next() has taken the waiter off the queue, which may be gone by then.
+bool CoQueue::sleep(Waiter& waiter, const Deadline& deadline) {
+  if (!yield_until(deadline, [&] { return withdraw(waiter); })) return false;
+  if (!waiter.woken) fatal("coroutine '%s' was entered while it waits in a CoQueue", waiter.coroutine->name());
+  return true;
+}
+
+void CoQueue::wait(Position position) { static_cast<void>(wait_until(Deadline::never(), position)); }
+
+bool CoQueue::wait_until(const Deadline& deadline, Position position) {
+  Waiter waiter;
+  enqueue(waiter, position);
+  return sleep(waiter, deadline);
 }
 
 Coroutine* CoQueue::dequeue() {
-  Waiter* waiter = head_;
+  const ThreadMutexGuard hold(mutex_);
+  Waiter* const waiter = waiters_.pop_front();
   if (waiter == nullptr) return nullptr;
-  head_ = waiter->next;
-  if (head_ == nullptr) tail_ = nullptr;
   waiter->woken = true;
   return waiter->coroutine;
 }
 
-void CoQueue::wait(Position position) {
-  Waiter waiter{Coroutine::self()};
-  enqueue(waiter, position);
-  waiter.sleep();
-}
-
-void CoQueue::wait(CoMutex& lock, Position position) {
-  Waiter waiter{Coroutine::self()};
-  enqueue(waiter, position);
-  lock.unlock();
-  waiter.sleep();
-  lock.lock();
-}
-
 bool CoQueue::next() {
-  Coroutine* co = dequeue();
+  Coroutine* const co = dequeue();
   if (co == nullptr) return false;
   co_wake(co);
   return true;
 }
 
 void CoQueue::restart_all() {
-  while (next()) {
+  WaitList<Waiter> woken;
+  {
+    const ThreadMutexGuard hold(mutex_);
+    std::swap(woken, waiters_);
+    for (Waiter* waiter = woken.front(); waiter != nullptr; waiter = waiter->next) waiter->woken = true;
   }
+  while (const Waiter* waiter = woken.pop_front()) co_wake(waiter->coroutine);
 }
 
 bool CoQueue::enter_next() {
-  Coroutine* co = dequeue();
+  Coroutine* const co = dequeue();
   if (co == nullptr) return false;
   co->enter();
   return true;
+}
+
+bool CoQueue::empty() const {
+  const ThreadMutexGuard hold(mutex_);
+  return waiters_.empty();
 }
 
 }  // namespace coimg

@@ -14,6 +14,7 @@ struct CoRwlock::Ticket {
   Coroutine* coroutine;
   bool writer;
   bool granted = false;
+  Ticket* previous = nullptr;
   Ticket* next = nullptr;
 };
 
@@ -22,75 +23,93 @@ CoRwlock::~CoRwlock() {
   if (owners != 0) fatal("CoRwlock destroyed while %s holds it", owners < 0 ? "a writer" : "a reader");
 }
 
-/// Takes the last place in the line, releases `mutex_` and sleeps until the lock was granted.
-void CoRwlock::wait_in_line(bool writer) {
-  Ticket ticket{Coroutine::self(), writer};
-  (tail_ != nullptr ? tail_->next : head_) = &ticket;
-  tail_ = &ticket;
-  mutex_.unlock();
-  Coroutine::yield();
+/// Sleeps until the lock was granted to a ticket that stands in the line.
+bool CoRwlock::wait_in_line(Ticket& ticket, const Deadline& deadline) {
+  if (!yield_until(deadline, [&] { return withdraw(ticket); })) return false;
   if (!ticket.granted) fatal("coroutine '%s' was entered while it waits for a CoRwlock", ticket.coroutine->name());
+  return true;
+}
+
+/// Takes the ticket out of the line when its time is up. Those behind it may have waited only for its sake.
+bool CoRwlock::withdraw(Ticket& ticket) {
+  const ThreadMutexGuard hold(mutex_);
+  if (ticket.granted) return false;
+  line_.remove(ticket);
+  grant_next();
+  return true;
 }
 
 /// Lets in those at the front of the line that the present owners allow.
 void CoRwlock::grant_next() {
-  while (head_ != nullptr) {
+  while (!line_.empty()) {
     const int owners = owners_.load(std::memory_order_relaxed);
-    if (owners < 0 || (head_->writer && owners > 0)) return;
-    Ticket* ticket = head_;
-    head_ = ticket->next;
-    if (head_ == nullptr) tail_ = nullptr;
-    owners_.store(ticket->writer ? -1 : owners + 1, std::memory_order_relaxed);
+    const bool writer = line_.front()->writer;
+    if (owners < 0 || (writer && owners > 0)) return;
+    Ticket* const ticket = line_.pop_front();
+    owners_.store(writer ? -1 : owners + 1, std::memory_order_relaxed);
     ticket->granted = true;
     co_wake(ticket->coroutine);
   }
 }
 
-void CoRwlock::rdlock() CO_NO_THREAD_SAFETY_ANALYSIS {
-  mutex_.lock();
-  const int owners = owners_.load(std::memory_order_relaxed);
-  if (owners < 0 || head_ != nullptr) return wait_in_line(false);
-  owners_.store(owners + 1, std::memory_order_relaxed);
-  mutex_.unlock();
+bool CoRwlock::acquire(bool writer, const Deadline& deadline) {
+  Ticket ticket{Coroutine::self(), writer};
+  {
+    const ThreadMutexGuard hold(mutex_);
+    line_.push_back(ticket);
+    const int owners = owners_.load(std::memory_order_relaxed);
+    if (line_.front() == &ticket && (writer ? owners == 0 : owners >= 0)) {
+      line_.remove(ticket);
+      owners_.store(writer ? -1 : owners + 1, std::memory_order_relaxed);
+      return true;
+    }
+  }
+  return wait_in_line(ticket, deadline);
 }
 
-void CoRwlock::wrlock() CO_NO_THREAD_SAFETY_ANALYSIS {
-  mutex_.lock();
-  if (owners_.load(std::memory_order_relaxed) != 0) return wait_in_line(true);
-  owners_.store(-1, std::memory_order_relaxed);
-  mutex_.unlock();
+void CoRwlock::rdlock() CO_NO_THREAD_SAFETY_ANALYSIS { acquire(false, Deadline::never()); }
+
+void CoRwlock::wrlock() CO_NO_THREAD_SAFETY_ANALYSIS { acquire(true, Deadline::never()); }
+
+bool CoRwlock::try_rdlock_until(const Deadline& deadline) CO_NO_THREAD_SAFETY_ANALYSIS {
+  return acquire(false, deadline);
+}
+
+bool CoRwlock::try_wrlock_until(const Deadline& deadline) CO_NO_THREAD_SAFETY_ANALYSIS {
+  return acquire(true, deadline);
 }
 
 void CoRwlock::upgrade() CO_NO_THREAD_SAFETY_ANALYSIS {
-  mutex_.lock();
   assert_rdlocked();
-  const int owners = owners_.load(std::memory_order_relaxed);
-  if (owners == 1 && head_ == nullptr) {
-    owners_.store(-1, std::memory_order_relaxed);
-    mutex_.unlock();
-    return;
+  Ticket ticket{Coroutine::self(), true};
+  {
+    const ThreadMutexGuard hold(mutex_);
+    const int owners = owners_.load(std::memory_order_relaxed);
+    if (owners == 1 && line_.empty()) {
+      owners_.store(-1, std::memory_order_relaxed);
+      return;
+    }
+    // Two readers that upgrade must not wait for each other: each gives its read lock up and takes a place in the line.
+    owners_.store(owners - 1, std::memory_order_relaxed);
+    line_.push_back(ticket);
+    grant_next();
   }
-  // Two readers that upgrade must not wait for each other: each gives its read lock up and takes a place in the line.
-  owners_.store(owners - 1, std::memory_order_relaxed);
-  grant_next();
-  wait_in_line(true);
+  wait_in_line(ticket, Deadline::never());
 }
 
 void CoRwlock::downgrade() CO_NO_THREAD_SAFETY_ANALYSIS {
-  mutex_.lock();
   assert_wrlocked();
+  const ThreadMutexGuard hold(mutex_);
   owners_.store(1, std::memory_order_relaxed);
   grant_next();
-  mutex_.unlock();
 }
 
 void CoRwlock::unlock() CO_NO_THREAD_SAFETY_ANALYSIS {
-  mutex_.lock();
+  const ThreadMutexGuard hold(mutex_);
   const int owners = owners_.load(std::memory_order_relaxed);
   if (owners == 0) fatal("coroutine '%s' unlocks a CoRwlock that nobody holds", Coroutine::self()->name());
   owners_.store(owners < 0 ? 0 : owners - 1, std::memory_order_relaxed);
   grant_next();
-  mutex_.unlock();
 }
 
 void CoRwlock::assert_rdlocked() const {

@@ -4,7 +4,9 @@
 #include <atomic>
 
 #include "coroutine/annotations.h"
-#include "coroutine/co_mutex.h"
+#include "coroutine/deadline.h"
+#include "coroutine/thread_mutex.h"
+#include "coroutine/wait_list.h"
 
 namespace coimg {
 
@@ -21,6 +23,9 @@ class CO_CAPABILITY("CoRwlock") CoRwlock {
 
   void rdlock() coroutine_fn CO_ACQUIRE_SHARED();
   void wrlock() coroutine_fn CO_ACQUIRE();
+  /// Wait for the lock until the deadline. Return whether it is held.
+  [[nodiscard]] bool try_rdlock_until(const Deadline& deadline) coroutine_fn CO_TRY_ACQUIRE_SHARED(true);
+  [[nodiscard]] bool try_wrlock_until(const Deadline& deadline) coroutine_fn CO_TRY_ACQUIRE(true);
   /// Turns a read lock into the write lock. Others may have written in between: check again what was read.
   void upgrade() coroutine_fn CO_RELEASE_SHARED() CO_ACQUIRE();
   /// Turns the write lock into a read lock without letting a writer in between; never blocks, wakes waiting readers.
@@ -33,15 +38,16 @@ class CO_CAPABILITY("CoRwlock") CoRwlock {
 
  private:
   struct Ticket;
-  void wait_in_line(bool writer) coroutine_fn CO_RELEASE(mutex_);
-  void grant_next() coroutine_fn CO_REQUIRES(mutex_);
+  bool acquire(bool writer, const Deadline& deadline) coroutine_fn;
+  bool wait_in_line(Ticket& ticket, const Deadline& deadline) coroutine_fn;
+  bool withdraw(Ticket& ticket);
+  void grant_next() CO_REQUIRES(mutex_);
 
-  CoMutex mutex_;
+  ThreadMutex mutex_;
   /// Number of readers, or -1 for a writer. Changed under `mutex_`; atomic for the asserts, whose caller holds the lock
   /// but not the mutex.
   std::atomic<int> owners_{0};
-  Ticket* head_ CO_GUARDED_BY(mutex_) = nullptr;
-  Ticket* tail_ CO_GUARDED_BY(mutex_) = nullptr;
+  WaitList<Ticket> line_ CO_GUARDED_BY(mutex_);
 };
 
 /// Holds the read lock for a scope inside a coroutine.

@@ -12,23 +12,17 @@ CoSleep::~CoSleep() {
   if (sleeper_ != nullptr) fatal("CoSleep destroyed while coroutine '%s' sleeps in it", sleeper_->name());
 }
 
-bool CoSleep::sleep_ns(ClockType clock, int64_t ns) {
+bool CoSleep::sleep_until(const Deadline& deadline) {
   Coroutine* self = Coroutine::self();
   if (sleeper_ != nullptr) {
     fatal("coroutine '%s' sleeps in a CoSleep in which '%s' already does", self->name(), sleeper_->name());
   }
   sleeper_ = self;
   woken_ = false;
-  bool expired = false;
-  Timer timer(self->aio_context(), clock, [this, &expired] {
-    if (sleeper_ == nullptr) return;  // wake() was first, and the coroutine has not run since
-    expired = true;
-    std::exchange(sleeper_, nullptr)->enter();
-  });
-  timer.arm_after(ns);
-  Coroutine::yield();
-  if (!expired && !woken_) fatal("coroutine '%s' was entered while it sleeps", self->name());
-  return expired;
+  // When wake() was first, the coroutine is on its way, and the time does not matter any more.
+  if (!yield_until(deadline, [this] { return std::exchange(sleeper_, nullptr) != nullptr; })) return true;
+  if (!woken_) fatal("coroutine '%s' was entered while it sleeps", self->name());
+  return false;
 }
 
 void CoSleep::wake() {
@@ -42,24 +36,34 @@ void co_sleep_ns(ClockType clock, int64_t ns) {
   sleep.sleep_ns(clock, ns);
 }
 
-void yield_until_fd_readable(int fd) {
+bool yield_until_fd_readable(int fd, const Deadline& deadline) {
   Coroutine* self = Coroutine::self();
   FdHandlers& handlers = self->aio_context().impl().fd_handlers;
   handlers.add_readable(fd, [self, fd, &handlers] {
     handlers.remove_readable(fd);
     self->enter();
   });
-  Coroutine::yield();
+  return yield_until(deadline, [fd, &handlers] {
+    handlers.remove_readable(fd);
+    return true;
+  });
 }
 
-void yield_until_fd_writable(int fd) {
+bool yield_until_fd_writable(int fd, const Deadline& deadline) {
   Coroutine* self = Coroutine::self();
   FdHandlers& handlers = self->aio_context().impl().fd_handlers;
   handlers.add_writable(fd, [self, fd, &handlers] {
     handlers.remove_writable(fd);
     self->enter();
   });
-  Coroutine::yield();
+  return yield_until(deadline, [fd, &handlers] {
+    handlers.remove_writable(fd);
+    return true;
+  });
 }
+
+void yield_until_fd_readable(int fd) { static_cast<void>(yield_until_fd_readable(fd, Deadline::never())); }
+
+void yield_until_fd_writable(int fd) { static_cast<void>(yield_until_fd_writable(fd, Deadline::never())); }
 
 }  // namespace coimg

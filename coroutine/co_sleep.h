@@ -5,6 +5,7 @@
 
 #include "coroutine/aio_context.h"
 #include "coroutine/annotations.h"
+#include "coroutine/deadline.h"
 
 namespace coimg {
 
@@ -23,7 +24,8 @@ class CoSleep {
   CoSleep& operator=(const CoSleep&) = delete;
 
   /// Returns true when the time has passed, false when wake() ended the sleep.
-  bool sleep_ns(ClockType clock, int64_t ns) coroutine_fn;
+  bool sleep_until(const Deadline& deadline) coroutine_fn;
+  bool sleep_ns(ClockType clock, int64_t ns) coroutine_fn { return sleep_until(Deadline::after(clock, ns)); }
   void wake() coroutine_mixed_fn;
 
  private:
@@ -31,8 +33,11 @@ class CoSleep {
   bool woken_ = false;
 };
 
-/// Suspends the coroutine until `fd` is readable or writable.
+/// Suspends the coroutine until `fd` is readable or writable. One coroutine may wait for each of the two.
 void yield_until_fd_readable(int fd) coroutine_fn;
 void yield_until_fd_writable(int fd) coroutine_fn;
+/// The same with a deadline: returns whether `fd` became ready before it.
+[[nodiscard]] bool yield_until_fd_readable(int fd, const Deadline& deadline) coroutine_fn;
+[[nodiscard]] bool yield_until_fd_writable(int fd, const Deadline& deadline) coroutine_fn;
 
 }  // namespace coimg
