@@ -17,6 +17,7 @@
 
 #include "coroutine/aio_context_impl.h"
 #include "coroutine/fatal.h"
+#include "coroutine/main_loop_lock.h"
 
 namespace coimg {
 namespace {
@@ -110,12 +111,14 @@ void AioContext::Impl::wait_for_events(FdHandlers::Ready& ready, bool blocking) 
   if (blocking) {
     sleeping.store(true);
     const int64_t ns = notified.exchange(false) ? 0 : sleep_ns();
+    const MainLoopLockPause others_may_run(holds_big_lock, ns != 0);
     if (ns == 0 || !busy_poll(ready, ns)) {
       if (ns != 0 || !fd_handlers.none_waitable()) fd_handlers.wait(ready, ns);
     }
     sleeping.store(false);
-  } else if (!fd_handlers.none_waitable()) {
-    fd_handlers.wait(ready, 0);
+  } else {
+    const MainLoopLockPause others_may_run(holds_big_lock, false);
+    if (!fd_handlers.none_waitable()) fd_handlers.wait(ready, 0);
   }
   if (ready.woken) wakeup.test_and_clear();
 }

@@ -134,6 +134,10 @@ class AioContext {
 
   void advance_virtual_clock(int64_t ns);
 
+  /// For tests: enters woken coroutines in an order drawn from `seed`, instead of that of waking; 0 ends that. A
+  /// program that depends on more than the runtime promises breaks then, and breaks again with the same seed.
+  void shuffle_wake_ups(uint64_t seed);
+
   /// The engine for co_preadv() and its kin in this thread; made on first use, see io.h.
   IoEngine& io_engine();
 

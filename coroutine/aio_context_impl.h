@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <random>
 
 #include "coroutine/aio_context.h"
 #include "coroutine/coroutine_private.h"
@@ -100,8 +101,9 @@ struct AioContext::Impl {
   // For the context's thread.
   BottomHalf::State* ready_head = nullptr;  ///< bottom halves to run in this iteration, in order
   BottomHalf::State* ready_tail = nullptr;
-  BottomHalf::State* live = nullptr;  ///< all that have handles
-  CoroutineList runnable;             ///< what enter_scheduled() has taken from `scheduled`
+  BottomHalf::State* live = nullptr;         ///< all that have handles
+  CoroutineList runnable;                    ///< what enter_scheduled() has taken from `scheduled`
+  std::unique_ptr<std::mt19937_64> shuffle;  ///< for tests: what draws the next of them
   std::unique_ptr<BottomHalf> enter_bottom_half;
   BottomHalf::State* enter_state = nullptr;  ///< of enter_bottom_half; read by other threads, never changes
   FdHandlers fd_handlers;
@@ -110,6 +112,7 @@ struct AioContext::Impl {
   int64_t virtual_now_ns = 0;
   std::function<void()> submit_hook;
   std::unique_ptr<IoEngine> engine;
+  bool holds_big_lock = false;  ///< this is the main loop's
   int64_t max_poll_ns = 0;
   int64_t poll_ns = 0;  ///< the present length of busy polling
 };

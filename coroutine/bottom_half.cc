@@ -94,6 +94,7 @@ bool AioContext::Impl::run_bottom_half(State* state) {
   const bool deleted = (flags & State::kDeleted) != 0;
   const bool run = (flags & State::kScheduled) != 0 && !deleted;
   if (run) {
+    trace("bottom_half", "name", state->name, state);
     ++state->running;
     state->callback();
     --state->running;

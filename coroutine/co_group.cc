@@ -5,14 +5,17 @@
 
 #include "coroutine/aio_context.h"
 #include "coroutine/coroutine.h"
+#include "coroutine/fatal.h"
 
 namespace coimg {
 
-CoGroup::~CoGroup() { assert(running_ == 0 && "a group is destroyed while members run"); }
+CoGroup::~CoGroup() {
+  if (running_ != 0) fatal("CoGroup destroyed while %u of its members run", running_);
+}
 
 void CoGroup::start(std::function<void()> body, const char* name) {
   // noexcept: an exception would otherwise unwind into the coroutine switch.
-  auto member = [this, body = std::move(body)]() mutable noexcept {
+  auto member = [this, body = std::move(body)]() mutable noexcept coroutine_fn {
     body();
     body = nullptr;  // what it captured may not outlive wait_all()
     --running_;
@@ -28,6 +31,16 @@ void CoGroup::wait_all() { wait_below(1); }
 void CoGroup::wait_below(unsigned limit) {
   assert(limit > 0 && "fewer than none never happens");
   while (running_ >= limit) ended_.wait();
+}
+
+void CoGroup::stop() {
+  stopping_ = true;
+  pausing_.restart_all();
+}
+
+bool CoGroup::pause_until(const Deadline& deadline) {
+  if (!stopping_) static_cast<void>(pausing_.wait_until(deadline));
+  return stopping_;
 }
 
 }  // namespace coimg

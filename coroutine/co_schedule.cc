@@ -3,6 +3,12 @@
 #include "coroutine/coroutine_private.h"
 
 namespace coimg {
+namespace {
+
+/// A shuffled wake-up may be overtaken by so many others.
+constexpr uint64_t kMaxShuffleSkip = 8;
+
+}  // namespace
 
 void AioContext::co_schedule(Coroutine* co) {
   Coroutine::Private& target = Coroutine::Private::of(co);
@@ -19,17 +25,23 @@ void AioContext::Impl::push_scheduled(Coroutine::Private* co) {
 void AioContext::Impl::enter_scheduled() {
   scheduled.take_all([this](Coroutine::Private* co) { runnable.push_back(co); });
   while (!runnable.empty()) {
+    if (shuffle != nullptr) [[unlikely]]
+      for (uint64_t skip = (*shuffle)() % kMaxShuffleSkip; skip > 0; --skip) runnable.rotate();
     Coroutine::Private* co = runnable.pop_front();
     clear_schedule(*co);
     co->enter();
   }
 }
 
+void AioContext::shuffle_wake_ups(uint64_t seed) {
+  impl_->shuffle = seed != 0 ? std::make_unique<std::mt19937_64>(seed) : nullptr;
+}
+
 void co_wake(Coroutine* co) {
   Coroutine::Private& target = Coroutine::Private::of(co);
   AioContext* home = target.context.load(std::memory_order_relaxed);
   const ThreadState& thread = thread_state();
-  if (thread.current == nullptr || thread.context != home) {
+  if (thread.current == nullptr || thread.context != home || home->impl().shuffle != nullptr) {
     home->co_schedule(co);
     return;
   }

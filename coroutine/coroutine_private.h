@@ -14,6 +14,8 @@ class CoroutineList {
   [[nodiscard]] bool empty() const { return head_ == nullptr; }
   void push_back(Coroutine::Private* co);
   Coroutine::Private* pop_front();
+  /// Puts the first one behind the last.
+  void rotate() { push_back(pop_front()); }
   /// Moves all of `other` behind the own ones.
   void append(CoroutineList& other);
 

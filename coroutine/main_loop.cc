@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "coroutine/aio_context_impl.h"
+#include "coroutine/big_lock.h"
 #include "coroutine/coroutine.h"
 #include "coroutine/fatal.h"
 
@@ -118,10 +120,12 @@ int open_pidfd(pid_t pid) { return static_cast<int>(syscall(SYS_pidfd_open, pid,
 
 }  // namespace
 
-void MainLoop::init() {
+void MainLoop::init() CO_NO_THREAD_SAFETY_ANALYSIS {
   State& s = state();
   if (s.context != nullptr) return;
   s.context = &AioContext::current();
+  big_lock.lock();
+  s.context->impl().holds_big_lock = true;
   // A parent may have left SIGCHLD ignored, and then the kernel throws the children's statuses away.
   struct sigaction action{};
   if (sigaction(SIGCHLD, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) {

@@ -10,10 +10,12 @@
 
 namespace coimg {
 
-/// The loop that a program runs on. Everything but notify_event() is for the thread that called init().
+/// The loop that a program runs on. Everything but notify_event() is for the thread that called init(); other threads
+/// touch what belongs to it under the big lock (big_lock.h).
 class MainLoop {
  public:
-  /// Makes the calling thread the main one. Idempotent. Before anything else here; aborts otherwise.
+  /// Makes the calling thread the main one, which holds the big lock from now on. Idempotent. Before anything else
+  /// here; aborts otherwise. Then set_signal_handler(), as it blocks signals for threads to come; then threads.
   static void init();
   static AioContext& context();
 

@@ -15,6 +15,18 @@ int64_t system_clock_ns(clockid_t clock) {
   return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
+const char* clock_name(ClockType clock) {
+  switch (clock) {
+    case ClockType::kRealtime:
+      return "realtime";
+    case ClockType::kMonotonic:
+      return "monotonic";
+    case ClockType::kVirtual:
+      break;
+  }
+  return "virtual";
+}
+
 }  // namespace
 
 int64_t clock_now_ns(ClockType clock) {
@@ -56,6 +68,7 @@ void Timer::cancel() {
 
 void Timer::fire() {
   // The callback may delete this object, or run a nested loop that fires it again; so it runs from a copy.
+  trace("timer", "clock", clock_name(clock_), this);
   const std::function<void()> callback = callback_;
   callback();
 }

@@ -105,7 +105,9 @@ Job* WorkerPool::Impl::pop() {
 /// Runs a job that pop() returned, without the lock.
 void WorkerPool::Impl::execute(Job& job, std::unique_lock<std::mutex>& lock) noexcept {
   lock.unlock();
+  trace("worker_start", job.waiter);
   (*job.work)();
+  trace("worker_done", job.waiter);
   // The node is gone as soon as the waiter runs.
   ThreadJobs& submitter = *job.submitter;
   job.done.store(true, std::memory_order_release);
@@ -208,6 +210,7 @@ WorkerPool& WorkerPool::instance() {
 void WorkerPool::run(const std::function<void()>& job) {
   Job node{
       .work = &job, .waiter = Coroutine::self(), .context = &AioContext::current(), .submitter = &jobs_of_thread()};
+  trace("worker_submit", node.waiter);
   impl_->submit(node);
   Coroutine::yield();
   if (!node.done.load(std::memory_order_acquire)) {

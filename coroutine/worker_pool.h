@@ -1,6 +1,7 @@
 // Worker threads for what would block or busy the event loop.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <optional>
 #include <type_traits>
@@ -19,7 +20,8 @@ class WorkerPool {
  public:
   static WorkerPool& instance();
 
-  /// Runs `job` on a worker; the coroutine sleeps until it is done. `job` must not use coroutine calls.
+  /// Runs `job` on a worker; the coroutine sleeps until it is done. `job` must not use
+  /// coroutine calls, nor throw.
   void run(const std::function<void()>& job) coroutine_fn;
 
   [[nodiscard]] unsigned max_threads() const;
@@ -33,15 +35,25 @@ class WorkerPool {
   Impl* impl_;
 };
 
-/// Runs `job` on a worker thread and returns its result; exceptions must not leave `job`.
+/// Runs `job` on a worker thread and returns its result, which may be an error value. What `job` throws is thrown here.
 template <typename Job>
 std::invoke_result_t<Job&> co_run_on_worker(Job&& job) coroutine_fn {
   using Value = std::invoke_result_t<Job&>;
+  std::exception_ptr thrown;
+  const auto guarded = [&thrown](auto&& body) {
+    try {
+      body();
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+  };
   if constexpr (std::is_void_v<Value>) {
-    WorkerPool::instance().run([&] { job(); });
+    WorkerPool::instance().run([&] { guarded(job); });
+    if (thrown) std::rethrow_exception(std::move(thrown));
   } else {
     std::optional<Value> value;
-    WorkerPool::instance().run([&] { value.emplace(job()); });
+    WorkerPool::instance().run([&] { guarded([&] { value.emplace(job()); }); });
+    if (thrown) std::rethrow_exception(std::move(thrown));
     return *std::move(value);
   }
 }

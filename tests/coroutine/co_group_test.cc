@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <expected>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "coroutine/co_sleep.h"
@@ -144,6 +146,59 @@ TEST(CoGroupTest, TheGroupMayGoRightAfterTheWait) {
       group.reset();
     }
   });
+}
+
+TEST(CoGroupTest, StopWakesThoseThatPause) {
+  run_in_main_loop([]() coroutine_fn {
+    CoGroup group;
+    bool stopped = false;
+    group.start([&]() coroutine_fn { stopped = group.pause_until(Deadline::never()); });
+    group.start([&]() coroutine_fn {
+      EXPECT_FALSE(group.pause_until(Deadline::after(ClockType::kMonotonic, 1000)));
+      group.stop();
+    });
+    group.wait_all();
+    EXPECT_TRUE(stopped);
+  });
+}
+
+using Outcome = std::expected<void, std::string>;
+
+TEST(CoTryGroupTest, AllSucceed) {
+  run_in_main_loop([]() coroutine_fn {
+    CoTryGroup<Outcome> group;
+    for (int i = 0; i < 3; ++i) group.start([]() coroutine_fn -> Outcome { return {}; });
+    EXPECT_TRUE(group.wait_all().has_value());
+    EXPECT_FALSE(group.should_stop());
+  });
+}
+
+TEST(CoTryGroupTest, TheFirstErrorWinsAndTheRestAreToldToStop) {
+  run_in_main_loop([]() coroutine_fn {
+    CoTryGroup<Outcome> group;
+    group.start([&]() coroutine_fn -> Outcome {
+      while (!group.pause_until(Deadline::never())) {
+      }
+      return std::unexpected("stopped");
+    });
+    group.start([]() coroutine_fn -> Outcome {
+      test::pause();
+      return std::unexpected("disk full");
+    });
+    EXPECT_FALSE(group.wait_below(2));
+    const Outcome outcome = group.wait_all();
+    ASSERT_FALSE(outcome.has_value());
+    EXPECT_EQ(outcome.error(), "disk full");
+  });
+}
+
+TEST(CoGroupDeathTest, DestroyingOneWithMembersAborts) {
+  EXPECT_DEATH(
+      {
+        CoGroup group;
+        group.start([]() coroutine_fn {});
+      },
+      "CoGroup destroyed while 1 of its members run");
 }
 
 }  // namespace

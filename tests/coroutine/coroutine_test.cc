@@ -200,6 +200,30 @@ TEST(CoroutineTest, WakingFromPlainCodeLeavesItToTheLoop) {
   test::run_until([&] { return ran; });
 }
 
+TEST(CoroutineTest, ShuffledWakeUpsDependOnTheSeedOnly) {
+  const auto order_with_seed = [](uint64_t seed) {
+    AioContext::current().shuffle_wake_ups(seed);
+    std::vector<int> order;
+    std::vector<Coroutine*> sleepers;
+    for (int i = 0; i < 20; ++i) {
+      sleepers.push_back(start([&order, i]() coroutine_fn {
+        Coroutine::yield();
+        order.push_back(i);
+      }));
+    }
+    start([&]() coroutine_fn {
+      for (Coroutine* co : sleepers) co_wake(co);
+    });
+    test::run_due();
+    AioContext::current().shuffle_wake_ups(0);
+    return order;
+  };
+  EXPECT_EQ(order_with_seed(1), order_with_seed(1));
+  EXPECT_NE(order_with_seed(1), order_with_seed(2));
+  EXPECT_THAT(order_with_seed(1), testing::Not(testing::ElementsAreArray(order_with_seed(0))));
+  EXPECT_THAT(order_with_seed(3), testing::UnorderedElementsAreArray(order_with_seed(0)));
+}
+
 // Two that only wake each other would otherwise keep the thread inside one enter() for ever.
 TEST(CoroutineTest, TheLoopGetsItsTurnBetweenCoroutinesThatWakeEachOther) {
   Coroutine* pair[2] = {};

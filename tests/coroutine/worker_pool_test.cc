@@ -7,8 +7,10 @@
 
 #include <atomic>
 #include <chrono>
+#include <expected>
 #include <future>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -42,6 +44,22 @@ TEST(WorkerPoolTest, AJobsResultComesBack) {
     bool ran = false;
     co_run_on_worker([&] { ran = true; });
     EXPECT_TRUE(ran);
+  });
+}
+
+TEST(WorkerPoolTest, ErrorsComeBackAsValuesOrAsExceptions) {
+  run_in_main_loop([]() coroutine_fn {
+    const auto failed =
+        co_run_on_worker([]() -> std::expected<int, std::string> { return std::unexpected("no disk"); });
+    EXPECT_EQ(failed.error(), "no disk");
+    std::string caught;
+    try {
+      co_run_on_worker([]() -> int { throw std::runtime_error("thrown by a job"); });
+    } catch (const std::runtime_error& error) {
+      caught = error.what();
+    }
+    EXPECT_EQ(caught, "thrown by a job");
+    EXPECT_THROW(co_run_on_worker([] { throw 7; }), int);
   });
 }
 
