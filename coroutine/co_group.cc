@@ -15,7 +15,7 @@ CoGroup::~CoGroup() {
 
 void CoGroup::start(std::function<void()> body, const char* name) {
   // noexcept: an exception would otherwise unwind into the coroutine switch.
-  auto member = [this, body = std::move(body)]() mutable noexcept coroutine_fn {
+  auto member = [this, body = std::move(body)]() coroutine_fn mutable noexcept {
     body();
     body = nullptr;  // what it captured may not outlive wait_all()
     --running_;

@@ -200,7 +200,7 @@ void run_in_main_loop(const std::function<void()>& body) {
   AioContext& loop = AioContext::current();
   std::atomic<bool> done{false};
   Coroutine* const co = Coroutine::create(
-      [&]() noexcept {
+      [&]() coroutine_fn noexcept {
         body();
         done.store(true, std::memory_order_release);
         loop.notify();  // it may have moved to another thread

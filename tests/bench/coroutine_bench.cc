@@ -28,18 +28,18 @@ void enter_and_yield(benchmark::State& state) {
 BENCHMARK(enter_and_yield);
 
 void create_enter_end(benchmark::State& state) {
-  for (auto _ : state) Coroutine::create([](void*) {}, nullptr)->enter();
+  for (auto _ : state) Coroutine::create([](void*) { Coroutine::assume_in_coroutine(); }, nullptr)->enter();
 }
 BENCHMARK(create_enter_end);
 
 void create_callable_enter_end(benchmark::State& state) {
   int64_t runs = 0;
-  for (auto _ : state) Coroutine::create([&runs] { ++runs; })->enter();
+  for (auto _ : state) Coroutine::create([&runs]() coroutine_fn { ++runs; })->enter();
 }
 BENCHMARK(create_callable_enter_end);
 
 void nest(int64_t depth) {
-  if (depth > 0) Coroutine::create([depth] { nest(depth - 1); })->enter();
+  if (depth > 0) Coroutine::create([depth]() coroutine_fn { nest(depth - 1); })->enter();
 }
 
 /// The items are coroutines.

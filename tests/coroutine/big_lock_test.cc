@@ -74,7 +74,7 @@ TEST_F(BigLockDeathTest, TakingItTwiceAborts) {
 
 TEST_F(BigLockDeathTest, ACoroutineMayNotTakeIt) {
   EXPECT_DEATH(test::start(
-                   [] {
+                   []() coroutine_fn {
                      void (BigLock::*lock)() = &BigLock::lock;
                      (big_lock.*lock)();
                    },

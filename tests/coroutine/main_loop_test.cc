@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <functional>
 #include <map>
 #include <thread>
 
@@ -243,7 +244,12 @@ TEST(RunInMainLoopTest, OthersRunMeanwhile) {
 
 TEST(RunInMainLoopDeathTest, ItAbortsInsideACoroutine) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_DEATH(test::start([] { run_in_main_loop([]() coroutine_fn {}); }, "nested one"),
+  EXPECT_DEATH(test::start(
+                   []() coroutine_fn {
+                     void (*run)(const std::function<void()>&) = &run_in_main_loop;  // hides it from the static check
+                     run([]() coroutine_fn {});
+                   },
+                   "nested one"),
                "coroutine 'nested one' called run_in_main_loop");
 }
 

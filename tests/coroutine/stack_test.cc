@@ -44,7 +44,7 @@ TEST(StackTest, StacksAreReused) {
 
 TEST(StackTest, MostOfAStackCanBeUsed) {
   bool survived = false;
-  test::start([&] {
+  test::start([&]() coroutine_fn {
     use_stack(stack_size_bytes() * 3 / 4);
     survived = true;
   });
@@ -114,14 +114,15 @@ TEST(StackTest, CoroutinesWorkOnUnguardedStacks) {
 
 TEST(StackDeathTest, AnOverflowNamesTheCoroutine) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_DEATH(test::start([] { use_stack(size_t{64} * 1024 * 1024); }, "greedy"),
+  EXPECT_DEATH(test::start([]() coroutine_fn { use_stack(size_t{64} * 1024 * 1024); }, "greedy"),
                "stack overflow in coroutine 'greedy'");
 }
 
 TEST(StackDeathTest, AnOverflowOnAnotherThreadNamesTheCoroutine) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_DEATH(std::thread([] { test::start([] { use_stack(size_t{64} * 1024 * 1024); }, "greedy"); }).join(),
-               "stack overflow in coroutine 'greedy'");
+  EXPECT_DEATH(
+      std::thread([] { test::start([]() coroutine_fn { use_stack(size_t{64} * 1024 * 1024); }, "greedy"); }).join(),
+      "stack overflow in coroutine 'greedy'");
 }
 
 TEST(StackDeathTest, AnOverflowWithoutAGuardIsFoundAtTheNextSwitch) {
@@ -148,7 +149,7 @@ TEST(StackDeathTest, AnOverflowWithoutAGuardIsFoundAtTheNextSwitch) {
 TEST(StackDeathTest, OtherFaultsAreLeftToWhoeverHandledThemBefore) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_DEATH(test::start(
-                   [] {
+                   []() coroutine_fn {
                      volatile int* nowhere = nullptr;
                      *nowhere = 1;  // NOLINT
                    },
