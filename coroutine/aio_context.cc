@@ -28,6 +28,9 @@ constexpr int64_t kIdleNs = 10'000'000;
 /// The longest sleep with a wall-clock timer armed, as nothing wakes us when someone sets that clock.
 constexpr int64_t kRealtimeCheckNs = 1'000'000'000;
 
+/// The longest sleep while the pool of stacks holds more than its stock.
+constexpr int64_t kTrimCheckNs = 1'000'000'000;
+
 /// Where busy polling begins when it seems to pay: about the cost of a sleep and a wake-up.
 constexpr int64_t kFirstPollNs = 4'000;
 
@@ -110,7 +113,11 @@ bool AioContext::poll(bool blocking) {
 void AioContext::Impl::wait_for_events(FdHandlers::Ready& ready, bool blocking) {
   if (blocking) {
     sleeping.store(true);
-    const int64_t ns = notified.exchange(false) ? 0 : sleep_ns();
+    int64_t ns = notified.exchange(false) ? 0 : sleep_ns();
+    if (ns != 0 && stack_pool_has_surplus()) {
+      trim_stack_pool();
+      ns = sooner(ns, kTrimCheckNs);
+    }
     const MainLoopLockPause others_may_run(holds_big_lock, ns != 0);
     if (ns == 0 || !busy_poll(ready, ns)) {
       if (ns != 0 || !fd_handlers.none_waitable()) fd_handlers.wait(ready, ns);

@@ -36,6 +36,7 @@ void destroy(Coroutine::Private& co) {
   Stack* stack = co.stack;
   fiber_destroy(co.fiber_);
   co.~Private();
+  stack->tenant = nullptr;
   release_stack(stack);
 }
 
@@ -123,6 +124,7 @@ Coroutine* Coroutine::create(EntryFunction entry, void* argument, const char* na
   co->name = name;
   co->context.store(thread.context, std::memory_order_relaxed);
   fiber_init(co->fiber_, stack, co, coroutine_main);
+  stack->tenant = co;
   trace("create", co, trace_enabled ? running_name() : nullptr);
   return co;
 }

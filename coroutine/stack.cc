@@ -4,17 +4,19 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <mutex>
 #include <new>
 #include <utility>
 #include <vector>
 
+#include "coroutine/aio_context.h"
 #include "coroutine/compiler.h"
 #include "coroutine/fatal.h"
+#include "coroutine/thread_mutex.h"
 
 #if COIMG_ASAN
 #include <sanitizer/asan_interface.h>
@@ -49,17 +51,27 @@ constexpr size_t kMaxStackBytes = 64 * 1024 * 1024;
 constexpr size_t kMaxGuardedStacks = 16 * 1024;
 constexpr unsigned kSlotsPerSlab = 64;  ///< as many as StackSlab::vacant has bits
 
-/// A thread keeps this many free stacks, enough for the usual depth of nesting and parallel requests...
-constexpr unsigned kThreadCacheStacks = 128;
+/// A thread keeps this many free stacks, enough for a thousand coroutines that nest...
+constexpr unsigned kThreadCacheStacks = 1024 + 64;
 /// ...and moves this many at once to or from the shared pool, to take its lock rarely.
 constexpr unsigned kBatchStacks = 64;
-/// A program that used a thousand coroutines will do so again: keep their stacks (16 MiB when each touched 8 KiB).
+/// The stock of the shared pool: what it keeps for ever (16 MiB when each touched 8 KiB).
 constexpr size_t kSharedPoolStacks = 2048;
+/// More than that stays for so long after it was last needed.
+constexpr int64_t kTrimNs = 1'000'000'000;
+
+/// The colours differ by some of the cache lines that a coroutine needs first, and keep these within one page.
+constexpr unsigned kColours = 8;
+constexpr size_t kColourBytes = 256;
 
 /// The canary fills a cache line, as a frame with a hole in it may miss a single word.
 constexpr size_t kCanaryWords = 8;
 constexpr uint64_t kCanary = 0xc0de57ac4c0de57aULL;
 constexpr size_t kCanaryBytes = kCanaryWords * sizeof(kCanary);
+
+constexpr size_t kCacheLine = 64;
+/// What a coroutine touches of a stack before it does anything: the Stack, the object below it and its first frames.
+constexpr size_t kFirstLines = 6;
 
 /// Room for each of the two objects at the top of a slot; keeps what is below them aligned to cache lines.
 constexpr size_t kHeaderBytes = 64;
@@ -101,10 +113,13 @@ void write_canary(char* slot_end) {
 }
 
 Stack* make_stack_in_slot(StackSlab* slab, unsigned index, bool guarded) {
+  static std::atomic<unsigned> next_colour{0};
+  const size_t colour = next_colour.fetch_add(1, std::memory_order_relaxed) % kColours * kColourBytes;
   char* low = slab->slot(index);
   char* high = low + stack_size_bytes();
   write_canary(high);
-  auto* stack = new (high - kCanaryBytes - 2 * kHeaderBytes) Stack{low, slab, nullptr, 0, guarded};
+  auto* stack = new (high - kCanaryBytes - kHeaderBytes - colour - kHeaderBytes)
+      Stack{low, slab, nullptr, 0, guarded, nullptr, nullptr, nullptr};
 #ifdef VALGRIND_STACK_REGISTER
   stack->valgrind_id = VALGRIND_STACK_REGISTER(low, stack->top());
 #endif
@@ -128,6 +143,13 @@ StackSlab* map_slab(unsigned slots) {
 
 void unmap_slab(StackSlab* slab) { ::munmap(slab->mapping, slab->mapped_bytes); }
 
+}  // namespace
+
+/// The head of the list of all stacks, for coimg-gdb.py. Guarded by the pool's lock.
+Stack* all_stacks = nullptr;
+
+namespace {
+
 /// What all threads share. Never destroyed: detached threads may end after main() did.
 class StackPool {
  public:
@@ -138,8 +160,10 @@ class StackPool {
 
   /// A list of 1 to kBatchStacks free stacks.
   Stack* take_batch(unsigned* count);
-  /// Takes a list over; what the pool has no room for goes back to the kernel.
+  /// Takes a list over.
   void give_batch(Stack* list);
+  void trim();
+  [[nodiscard]] bool has_surplus() const { return surplus_.load(std::memory_order_relaxed); }
 
   StackCounts counts();
   size_t set_max_guarded(size_t limit);
@@ -147,33 +171,46 @@ class StackPool {
  private:
   Stack* make_stack();
   Stack* make_guarded_stack();
-  Stack* make_slab_stack_locked();
+  Stack* make_slab_stack_locked() CO_REQUIRES(lock_);
   void destroy_stack(Stack* stack);
-  void link_vacant_locked(StackSlab* slab);
-  void unlink_vacant_locked(StackSlab* slab);
+  void destroy_slab_stack_locked(Stack* stack) CO_REQUIRES(lock_);
+  Stack* pop_locked() CO_REQUIRES(lock_);
+  void list_locked(Stack* stack) CO_REQUIRES(lock_);
+  void unlist_locked(Stack* stack) CO_REQUIRES(lock_);
+  void link_vacant_locked(StackSlab* slab) CO_REQUIRES(lock_);
+  void unlink_vacant_locked(StackSlab* slab) CO_REQUIRES(lock_);
 
-  std::mutex lock_;
-  Stack* free_ = nullptr;
-  size_t free_count_ = 0;
-  StackSlab* with_vacant_ = nullptr;
-  size_t guarded_ = 0;
-  size_t unguarded_ = 0;
-  size_t max_guarded_ = kMaxGuardedStacks;
+  ThreadMutex lock_;
+  Stack* free_ CO_GUARDED_BY(lock_) = nullptr;
+  size_t free_count_ CO_GUARDED_BY(lock_) = 0;
+  size_t fewest_free_ CO_GUARDED_BY(lock_) = 0;  ///< since the last trim: so many nobody needed
+  int64_t last_trim_ns_ CO_GUARDED_BY(lock_) = 0;
+  StackSlab* with_vacant_ CO_GUARDED_BY(lock_) = nullptr;
+  size_t guarded_ CO_GUARDED_BY(lock_) = 0;
+  size_t unguarded_ CO_GUARDED_BY(lock_) = 0;
+  size_t max_guarded_ CO_GUARDED_BY(lock_) = kMaxGuardedStacks;
+  std::atomic<bool> surplus_{false};  ///< free_count_ is above the stock
 };
+
+Stack* StackPool::pop_locked() {
+  Stack* stack = free_;
+  free_ = stack->next;
+  --free_count_;
+  return stack;
+}
 
 Stack* StackPool::take_batch(unsigned* count) {
   *count = 0;
   Stack* list = nullptr;
   {
-    const std::lock_guard hold(lock_);
+    const ThreadMutexGuard hold(lock_);
     while (free_ != nullptr && *count < kBatchStacks) {
-      Stack* stack = free_;
-      free_ = stack->next;
-      --free_count_;
+      Stack* stack = pop_locked();
       stack->next = list;
       list = stack;
       ++*count;
     }
+    fewest_free_ = std::min(fewest_free_, free_count_);
   }
   if (list == nullptr) {  // new ones are made one by one: most programs need few
     list = make_stack();
@@ -185,26 +222,58 @@ Stack* StackPool::take_batch(unsigned* count) {
 
 void StackPool::give_batch(Stack* list) {
   {
-    const std::lock_guard hold(lock_);
-    while (list != nullptr && free_count_ < kSharedPoolStacks) {
+    const ThreadMutexGuard hold(lock_);
+    while (list != nullptr) {
       Stack* stack = list;
       list = stack->next;
       stack->next = free_;
       free_ = stack;
       ++free_count_;
     }
+    surplus_.store(free_count_ > kSharedPoolStacks, std::memory_order_relaxed);
   }
-  while (list != nullptr) {
-    Stack* stack = list;
-    list = stack->next;
+  if (has_surplus()) trim();
+}
+
+void StackPool::trim() {
+  const int64_t now = clock_now_ns(ClockType::kMonotonic);
+  Stack* unneeded = nullptr;
+  {
+    const ThreadMutexGuard hold(lock_);
+    if (now - last_trim_ns_ < kTrimNs) return;
+    while (fewest_free_ > 0 && free_count_ > kSharedPoolStacks) {
+      Stack* stack = pop_locked();
+      --fewest_free_;
+      stack->next = unneeded;
+      unneeded = stack;
+    }
+    fewest_free_ = free_count_;
+    last_trim_ns_ = now;
+    surplus_.store(free_count_ > kSharedPoolStacks, std::memory_order_relaxed);
+  }
+  while (unneeded != nullptr) {
+    Stack* stack = unneeded;
+    unneeded = stack->next;
     destroy_stack(stack);
   }
+}
+
+void StackPool::list_locked(Stack* stack) {
+  stack->next_of_all = all_stacks;
+  stack->link_to_this = &all_stacks;
+  if (all_stacks != nullptr) all_stacks->link_to_this = &stack->next_of_all;
+  all_stacks = stack;
+}
+
+void StackPool::unlist_locked(Stack* stack) {
+  *stack->link_to_this = stack->next_of_all;
+  if (stack->next_of_all != nullptr) stack->next_of_all->link_to_this = stack->link_to_this;
 }
 
 Stack* StackPool::make_stack() {
   if (Stack* stack = make_guarded_stack()) return stack;
   // Past the limit, or the kernel has no mapping left: a slab needs one for many.
-  const std::lock_guard hold(lock_);
+  const ThreadMutexGuard hold(lock_);
   Stack* stack = make_slab_stack_locked();
   if (stack == nullptr) {
     fatal("no memory for another coroutine stack, after %zu: %s", guarded_ + unguarded_, std::strerror(errno));
@@ -214,17 +283,20 @@ Stack* StackPool::make_stack() {
 
 Stack* StackPool::make_guarded_stack() {
   {
-    const std::lock_guard hold(lock_);
+    const ThreadMutexGuard hold(lock_);
     if (guarded_ >= max_guarded_) return nullptr;
     ++guarded_;
   }
   StackSlab* slab = map_slab(1);
   if (slab == nullptr) {
-    const std::lock_guard hold(lock_);
+    const ThreadMutexGuard hold(lock_);
     --guarded_;
     return nullptr;
   }
-  return make_stack_in_slot(slab, 0, true);
+  Stack* stack = make_stack_in_slot(slab, 0, true);
+  const ThreadMutexGuard hold(lock_);
+  list_locked(stack);
+  return stack;
 }
 
 Stack* StackPool::make_slab_stack_locked() {
@@ -240,7 +312,9 @@ Stack* StackPool::make_slab_stack_locked() {
   slab->vacant &= slab->vacant - 1;
   if (slab->vacant == 0) unlink_vacant_locked(slab);
   ++unguarded_;
-  return make_stack_in_slot(slab, index, false);
+  Stack* stack = make_stack_in_slot(slab, index, false);
+  list_locked(stack);
+  return stack;
 }
 
 void StackPool::destroy_stack(Stack* stack) {
@@ -248,17 +322,24 @@ void StackPool::destroy_stack(Stack* stack) {
 #ifdef VALGRIND_STACK_DEREGISTER
   VALGRIND_STACK_DEREGISTER(stack->valgrind_id);
 #endif
-  StackSlab* slab = stack->slab;
-  if (stack->guarded) {
-    unmap_slab(slab);
-    const std::lock_guard hold(lock_);
-    --guarded_;
-    return;
+  if (!stack->guarded) {
+    // All but the topmost page, which holds the canary of the stack above and maybe the slab.
+    ::madvise(stack->low, stack_size_bytes() - page_bytes(), MADV_DONTNEED);
+    const ThreadMutexGuard hold(lock_);
+    return destroy_slab_stack_locked(stack);
   }
-  // All but the topmost page, which holds the canary of the stack above and maybe the slab.
-  ::madvise(stack->low, stack_size_bytes() - page_bytes(), MADV_DONTNEED);
+  {
+    const ThreadMutexGuard hold(lock_);
+    unlist_locked(stack);
+    --guarded_;
+  }
+  unmap_slab(stack->slab);
+}
+
+void StackPool::destroy_slab_stack_locked(Stack* stack) {
+  StackSlab* slab = stack->slab;
   const auto index = static_cast<unsigned>(static_cast<size_t>(stack->low - slab->slot(0)) / stack_size_bytes());
-  const std::lock_guard hold(lock_);
+  unlist_locked(stack);
   --unguarded_;
   if (slab->vacant == 0) link_vacant_locked(slab);
   slab->vacant |= uint64_t{1} << index;
@@ -281,12 +362,12 @@ void StackPool::unlink_vacant_locked(StackSlab* slab) {
 }
 
 StackCounts StackPool::counts() {
-  const std::lock_guard hold(lock_);
+  const ThreadMutexGuard hold(lock_);
   return {guarded_, unguarded_, free_count_};
 }
 
 size_t StackPool::set_max_guarded(size_t limit) {
-  const std::lock_guard hold(lock_);
+  const ThreadMutexGuard hold(lock_);
   return std::exchange(max_guarded_, limit);
 }
 
@@ -344,6 +425,10 @@ COIMG_THREAD_LOCAL_ACCESSOR Stack* acquire_stack() {
   Stack* stack = cache.free;
   cache.free = stack->next;
   --cache.count;
+  // Who needs one often needs more: with many alive each comes from memory, not from a cache.
+  for (size_t line = 0; line < kFirstLines; ++line) {
+    __builtin_prefetch(reinterpret_cast<char*>(cache.free) - line * kCacheLine, 1);
+  }
   unpoison(stack);
   return stack;
 }
@@ -380,6 +465,10 @@ size_t stack_high_water_bytes(const Stack* stack) {
   }
   return 0;
 }
+
+bool stack_pool_has_surplus() { return StackPool::instance().has_surplus(); }
+
+void trim_stack_pool() { StackPool::instance().trim(); }
 
 StackCounts stack_counts() { return StackPool::instance().counts(); }
 

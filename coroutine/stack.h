@@ -1,7 +1,7 @@
 // Stacks for coroutines: where they come from and where they go.
 //
 //   low address                                                            high address
-//   | guard (PROT_NONE) | usable, grows down  <------  coroutine object | Stack | slab | canary |
+//   | guard (PROT_NONE) | usable, grows down  <------  coroutine object | Stack | colour | slab | canary |
 //                       ^ low                                           ^ top()
 //
 // Each stack has a guard below it, so that an overflow ends the process with the coroutine's name instead of damaging
@@ -9,8 +9,12 @@
 // stacks are cut from large slabs that have one guard at their bottom. There the last cache line of each stack holds a
 // canary for the stack above it, which stack_check() looks at.
 //
-// Free stacks are pooled: a list a thread, and a shared list behind it. Both are bounded; what does not fit goes back
-// to the kernel.
+// The colour is a gap of changing size. Without it the busiest part of every stack would lie at the same offset of its
+// pages and fall into the same few sets of the processor's caches.
+//
+// Free stacks are pooled: a list a thread, and a shared list behind it. The first is bounded. The second keeps what was
+// in use lately, so that a program with a hundred thousand coroutines does not go to the kernel for each; what was not
+// needed for a second goes back, down to a small stock.
 #pragma once
 
 #include <cstddef>
@@ -18,6 +22,7 @@
 
 namespace coimg {
 
+class Coroutine;
 struct StackSlab;
 
 /// A stack; the object lies at the top of its own memory.
@@ -26,7 +31,10 @@ struct Stack {
   StackSlab* slab;  ///< the mapping it was cut from
   Stack* next;      ///< in a list of free stacks
   unsigned valgrind_id;
-  bool guarded;  ///< false: a canary takes the place of the guard
+  bool guarded;          ///< false: a canary takes the place of the guard
+  Coroutine* tenant;     ///< who runs on it; for debuggers
+  Stack* next_of_all;    ///< in the list of all stacks; for debuggers
+  Stack** link_to_this;  ///< what points here in that list
 
   /// The end of the usable part.
   char* top() { return reinterpret_cast<char*>(this); }
@@ -57,6 +65,11 @@ struct StackCounts {
   size_t pooled;     ///< free ones in the shared pool
 };
 StackCounts stack_counts();
+
+/// Whether the shared pool holds more than its stock, so that trim_stack_pool() will find something to do in a while.
+bool stack_pool_has_surplus();
+/// Gives back to the kernel what the shared pool has not needed for a second.
+void trim_stack_pool();
 
 /// For tests: past how many stacks to go without guards. Returns the previous limit.
 size_t set_max_guarded_stacks(size_t limit);
