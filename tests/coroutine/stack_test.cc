@@ -2,7 +2,11 @@
 
 #include <alloca.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <set>
 #include <thread>
 #include <vector>
@@ -121,6 +125,30 @@ TEST(StackTest, CoroutinesWorkOnUnguardedStacks) {
     for (Coroutine* co : sleepers) co->enter();
     EXPECT_EQ(sum, 3000);
   }).join();
+}
+
+size_t count_lines(const char* path) {
+  std::ifstream file(path);
+  return static_cast<size_t>(std::count(std::istreambuf_iterator<char>(file), {}, '\n'));
+}
+
+TEST(StackTest, TwoHundredThousandCoroutinesAreAliveWithinTheLimitOfMappings) {
+  if (COIMG_ASAN || COIMG_TSAN) GTEST_SKIP() << "the sanitizers' own tables need far more memory a coroutine";
+  constexpr size_t kCoroutines = 200'000;
+  const long pages = ::sysconf(_SC_AVPHYS_PAGES);
+  if (pages * ::sysconf(_SC_PAGESIZE) < 3L << 30) GTEST_SKIP() << "needs 3 GiB of memory";
+  std::vector<Coroutine*> sleepers;
+  sleepers.reserve(kCoroutines);
+  size_t sum = 0;
+  for (size_t i = 0; i < kCoroutines; ++i) {
+    sleepers.push_back(test::start([&sum, i]() coroutine_fn {
+      Coroutine::yield();
+      sum += i;
+    }));
+  }
+  EXPECT_LT(count_lines("/proc/self/maps"), 60'000U) << "Linux allows 65,530 by default";
+  for (Coroutine* co : sleepers) co->enter();
+  EXPECT_EQ(sum, kCoroutines * (kCoroutines - 1) / 2);
 }
 
 TEST(StackDeathTest, AnOverflowNamesTheCoroutine) {
