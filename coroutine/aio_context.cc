@@ -28,9 +28,6 @@ constexpr int64_t kIdleNs = 10'000'000;
 /// The longest sleep with a wall-clock timer armed, as nothing wakes us when someone sets that clock.
 constexpr int64_t kRealtimeCheckNs = 1'000'000'000;
 
-/// The longest sleep while the pool of stacks holds more than its stock.
-constexpr int64_t kTrimCheckNs = 1'000'000'000;
-
 /// Where busy polling begins when it seems to pay: about the cost of a sleep and a wake-up.
 constexpr int64_t kFirstPollNs = 4'000;
 
@@ -114,10 +111,7 @@ void AioContext::Impl::wait_for_events(FdHandlers::Ready& ready, bool blocking) 
   if (blocking) {
     sleeping.store(true);
     int64_t ns = notified.exchange(false) ? 0 : sleep_ns();
-    if (ns != 0 && stack_pool_has_surplus()) {
-      trim_stack_pool();
-      ns = sooner(ns, kTrimCheckNs);
-    }
+    if (ns != 0) ns = sooner(ns, trim_stack_pool());
     const MainLoopLockPause others_may_run(holds_big_lock, ns != 0);
     if (ns == 0 || !busy_poll(ready, ns)) {
       if (ns != 0 || !fd_handlers.none_waitable()) fd_handlers.wait(ready, ns);

@@ -59,6 +59,9 @@ constexpr unsigned kBatchStacks = 64;
 constexpr size_t kSharedPoolStacks = 2048;
 /// More than that stays for so long after it was last needed.
 constexpr int64_t kTrimNs = 1'000'000'000;
+/// What goes back goes in steps, as each stack takes a system call and an event loop waits for it.
+constexpr size_t kTrimStacks = 256;
+constexpr int64_t kTrimStepNs = 5'000'000;
 
 /// The colours differ by some of the cache lines that a coroutine needs first, and keep these within one page.
 constexpr unsigned kColours = 8;
@@ -162,8 +165,7 @@ class StackPool {
   Stack* take_batch(unsigned* count);
   /// Takes a list over.
   void give_batch(Stack* list);
-  void trim();
-  [[nodiscard]] bool has_surplus() const { return surplus_.load(std::memory_order_relaxed); }
+  int64_t trim();
 
   StackCounts counts();
   size_t set_max_guarded(size_t limit);
@@ -183,8 +185,8 @@ class StackPool {
   ThreadMutex lock_;
   Stack* free_ CO_GUARDED_BY(lock_) = nullptr;
   size_t free_count_ CO_GUARDED_BY(lock_) = 0;
-  size_t fewest_free_ CO_GUARDED_BY(lock_) = 0;  ///< since the last trim: so many nobody needed
-  int64_t last_trim_ns_ CO_GUARDED_BY(lock_) = 0;
+  size_t fewest_free_ CO_GUARDED_BY(lock_) = 0;  ///< lately: so many nobody needed
+  int64_t next_trim_ns_ CO_GUARDED_BY(lock_) = 0;
   StackSlab* with_vacant_ CO_GUARDED_BY(lock_) = nullptr;
   size_t guarded_ CO_GUARDED_BY(lock_) = 0;
   size_t unguarded_ CO_GUARDED_BY(lock_) = 0;
@@ -232,30 +234,38 @@ void StackPool::give_batch(Stack* list) {
     }
     surplus_.store(free_count_ > kSharedPoolStacks, std::memory_order_relaxed);
   }
-  if (has_surplus()) trim();
+  trim();
 }
 
-void StackPool::trim() {
+int64_t StackPool::trim() {
+  if (!surplus_.load(std::memory_order_relaxed)) return -1;
   const int64_t now = clock_now_ns(ClockType::kMonotonic);
   Stack* unneeded = nullptr;
+  int64_t next_ns = kTrimStepNs;
   {
     const ThreadMutexGuard hold(lock_);
-    if (now - last_trim_ns_ < kTrimNs) return;
-    while (fewest_free_ > 0 && free_count_ > kSharedPoolStacks) {
+    if (now < next_trim_ns_) return next_trim_ns_ - now;
+    for (size_t i = 0; i < kTrimStacks && fewest_free_ > 0 && free_count_ > kSharedPoolStacks; ++i) {
       Stack* stack = pop_locked();
       --fewest_free_;
       stack->next = unneeded;
       unneeded = stack;
     }
-    fewest_free_ = free_count_;
-    last_trim_ns_ = now;
-    surplus_.store(free_count_ > kSharedPoolStacks, std::memory_order_relaxed);
+    if (free_count_ <= kSharedPoolStacks) {
+      surplus_.store(false, std::memory_order_relaxed);
+      next_ns = -1;
+    } else if (fewest_free_ == 0) {  // watch what is needed for a while
+      fewest_free_ = free_count_;
+      next_ns = kTrimNs;
+    }
+    next_trim_ns_ = now + next_ns;
   }
   while (unneeded != nullptr) {
     Stack* stack = unneeded;
     unneeded = stack->next;
     destroy_stack(stack);
   }
+  return next_ns;
 }
 
 void StackPool::list_locked(Stack* stack) {
@@ -466,9 +476,7 @@ size_t stack_high_water_bytes(const Stack* stack) {
   return 0;
 }
 
-bool stack_pool_has_surplus() { return StackPool::instance().has_surplus(); }
-
-void trim_stack_pool() { StackPool::instance().trim(); }
+int64_t trim_stack_pool() { return StackPool::instance().trim(); }
 
 StackCounts stack_counts() { return StackPool::instance().counts(); }
 

@@ -66,10 +66,9 @@ struct StackCounts {
 };
 StackCounts stack_counts();
 
-/// Whether the shared pool holds more than its stock, so that trim_stack_pool() will find something to do in a while.
-bool stack_pool_has_surplus();
-/// Gives back to the kernel what the shared pool has not needed for a second.
-void trim_stack_pool();
+/// Gives back to the kernel some of what the shared pool has not needed for a second. Returns in how many nanoseconds
+/// there will be more to do, or -1 when the pool is down to its stock.
+int64_t trim_stack_pool();
 
 /// For tests: past how many stacks to go without guards. Returns the previous limit.
 size_t set_max_guarded_stacks(size_t limit);

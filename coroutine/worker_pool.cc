@@ -192,7 +192,10 @@ ThreadJobs::~ThreadJobs() {
 
 }  // namespace
 
-WorkerPool::WorkerPool() : impl_(new(impl_storage) Impl) { pthread_atfork(nullptr, nullptr, renew_in_child); }
+WorkerPool::WorkerPool() : impl_(new(impl_storage) Impl) {
+  // ThreadSanitizer starts no threads in forked children, and takes the parent's threads for racing with them.
+  if (!COIMG_TSAN) pthread_atfork(nullptr, nullptr, renew_in_child);
+}
 
 /// Runs at process exit: lets running and queued jobs finish, as they use memory that exit is about to take away.
 WorkerPool::~WorkerPool() {

@@ -1,8 +1,8 @@
 // Random use of everything at once: locks, queues, sleeps, deadlines and moves between contexts, with wake-ups
 // shuffled.
 //
-// COIMG_STRESS_SECONDS says how long (default: a moment); COIMG_STRESS_SEED repeats the choices of a run, though not the
-// timing of its threads. `./dev stress` runs it for a minute under ThreadSanitizer.
+// COIMG_STRESS_SECONDS says how long (default: a moment); COIMG_STRESS_SEED repeats the choices of a run, though not
+// the timing of its threads. `./dev stress` runs it for a minute under ThreadSanitizer.
 #include <gtest/gtest.h>
 
 #include <array>

@@ -1,0 +1,352 @@
+// What the coroutine runtime's basic operations cost, next to what others offer for the same.
+//
+// Read the ratios of one run, not the figures of several. `./dev bench runtime` builds and runs this.
+#include <benchmark/benchmark.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <boost/context/detail/fcontext.hpp>
+#include <boost/context/fiber.hpp>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "coroutine/aio_context.h"
+#include "coroutine/co_mutex.h"
+#include "coroutine/co_queue.h"
+#include "coroutine/coroutine.h"
+
+namespace coimg {
+namespace {
+
+constexpr size_t kPeerStackBytes = 64 * 1024;
+
+void per_item(benchmark::State& state, int64_t items) { state.SetItemsProcessed(state.iterations() * items); }
+
+// ---- the base line ----
+
+[[gnu::noipa]] void nothing() {}
+
+void function_call(benchmark::State& state) {
+  for (auto _ : state) nothing();
+}
+BENCHMARK(function_call);
+
+void atomic_exchange(benchmark::State& state) {
+  std::atomic<int> value{0};
+  for (auto _ : state) benchmark::DoNotOptimize(value.exchange(1));
+}
+BENCHMARK(atomic_exchange);
+
+// ---- enter and yield: there and back ----
+
+void yield_until_stopped(void* stop) {
+  Coroutine::assume_in_coroutine();
+  while (!*static_cast<bool*>(stop)) Coroutine::yield();
+}
+
+void pair_coroutine(benchmark::State& state) {
+  bool stop = false;
+  Coroutine* co = Coroutine::create(yield_until_stopped, &stop);
+  for (auto _ : state) co->enter();
+  stop = true;
+  co->enter();
+}
+BENCHMARK(pair_coroutine);
+
+void pair_fcontext(benchmark::State& state) {
+  namespace context = boost::context::detail;
+  const auto stack = std::make_unique<char[]>(kPeerStackBytes);
+  context::fcontext_t fiber =
+      context::make_fcontext(stack.get() + kPeerStackBytes, kPeerStackBytes, [](context::transfer_t from) {
+        for (;;) from = context::jump_fcontext(from.fctx, nullptr);
+      });
+  for (auto _ : state) fiber = context::jump_fcontext(fiber, nullptr).fctx;
+}
+BENCHMARK(pair_fcontext);
+
+void pair_boost_fiber(benchmark::State& state) {
+  bool stop = false;
+  boost::context::fiber fiber([&stop](boost::context::fiber&& caller) {
+    while (!stop) caller = std::move(caller).resume();
+    return std::move(caller);
+  });
+  for (auto _ : state) fiber = std::move(fiber).resume();
+  stop = true;
+  fiber = std::move(fiber).resume();
+}
+BENCHMARK(pair_boost_fiber);
+
+ucontext_t ucontext_caller;
+ucontext_t ucontext_callee;
+
+void pair_swapcontext(benchmark::State& state) {
+  const auto stack = std::make_unique<char[]>(kPeerStackBytes);
+  getcontext(&ucontext_callee);
+  ucontext_callee.uc_stack.ss_sp = stack.get();
+  ucontext_callee.uc_stack.ss_size = kPeerStackBytes;
+  makecontext(
+      &ucontext_callee,
+      [] {
+        for (;;) swapcontext(&ucontext_callee, &ucontext_caller);
+      },
+      0);
+  for (auto _ : state) swapcontext(&ucontext_caller, &ucontext_callee);
+}
+BENCHMARK(pair_swapcontext);
+
+/// Two threads that take turns, by a mutex and a condition variable.
+class Turns {
+ public:
+  void wait_for(bool turn) {
+    std::unique_lock hold(mutex_);
+    changed_.wait(hold, [&] { return turn_ == turn; });
+  }
+  void give(bool turn) {
+    const std::lock_guard hold(mutex_);
+    turn_ = turn;
+    changed_.notify_one();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool turn_ = false;
+};
+
+void pair_threads(benchmark::State& state) {
+  Turns turns;
+  std::atomic<bool> stop{false};
+  std::thread other([&] {
+    while (!stop) {
+      turns.wait_for(true);
+      turns.give(false);
+    }
+  });
+  for (auto _ : state) {
+    turns.give(true);
+    turns.wait_for(false);
+  }
+  stop = true;
+  turns.give(true);
+  other.join();
+}
+BENCHMARK(pair_threads)->UseRealTime();
+
+// ---- create, enter and end ----
+
+void life_coroutine(benchmark::State& state) {
+  const auto entry = [](void*) { Coroutine::assume_in_coroutine(); };
+  for (auto _ : state) Coroutine::create(entry, nullptr)->enter();
+}
+BENCHMARK(life_coroutine);
+
+void life_callable(benchmark::State& state) {
+  int64_t runs = 0;
+  for (auto _ : state) Coroutine::create([&runs]() coroutine_fn { ++runs; })->enter();
+}
+BENCHMARK(life_callable);
+
+void life_boost_fiber(benchmark::State& state) {
+  for (auto _ : state) {
+    boost::context::fiber fiber([](boost::context::fiber&& caller) { return std::move(caller); });
+    fiber = std::move(fiber).resume();
+  }
+}
+BENCHMARK(life_boost_fiber);
+
+void life_thread(benchmark::State& state) {
+  for (auto _ : state) std::thread([] {}).join();
+}
+BENCHMARK(life_thread)->UseRealTime();
+
+void nest(int64_t depth) {
+  if (depth > 0) Coroutine::create([depth]() coroutine_fn { nest(depth - 1); })->enter();
+}
+
+void life_nested(benchmark::State& state) {
+  for (auto _ : state) nest(state.range(0));
+  per_item(state, state.range(0));
+}
+BENCHMARK(life_nested)->Arg(1)->Arg(10)->Arg(100)->Arg(1000);
+
+/// So many are made and suspended, then all end. Again and again, as a server would.
+void life_alive(benchmark::State& state) {
+  std::vector<Coroutine*> all(static_cast<size_t>(state.range(0)));
+  bool stop = false;
+  const auto wave = [&] {
+    stop = false;
+    for (Coroutine*& co : all) (co = Coroutine::create(yield_until_stopped, &stop))->enter();
+    stop = true;
+    for (Coroutine* co : all) co->enter();
+  };
+  wave();  // the kernel gives the memory once
+  for (auto _ : state) wave();
+  per_item(state, state.range(0));
+}
+BENCHMARK(life_alive)->RangeMultiplier(10)->Range(1, 100'000);
+
+void life_alive_boost_fiber(benchmark::State& state) {
+  std::vector<boost::context::fiber> all(static_cast<size_t>(state.range(0)));
+  for (auto _ : state) {
+    for (auto& fiber : all) {
+      fiber = boost::context::fiber([](boost::context::fiber&& caller) { return std::move(caller).resume(); }).resume();
+    }
+    for (auto& fiber : all) fiber = std::move(fiber).resume();
+  }
+  per_item(state, state.range(0));
+}
+BENCHMARK(life_alive_boost_fiber)->RangeMultiplier(10)->Range(1, 10'000);  // more exceed the limit of mappings
+
+/// One comes and goes while so many others sleep.
+void life_beside(benchmark::State& state) {
+  std::vector<Coroutine*> all(static_cast<size_t>(state.range(0)));
+  bool stop = false;
+  for (Coroutine*& co : all) (co = Coroutine::create(yield_until_stopped, &stop))->enter();
+  const auto entry = [](void*) { Coroutine::assume_in_coroutine(); };
+  for (auto _ : state) Coroutine::create(entry, nullptr)->enter();
+  stop = true;
+  for (Coroutine* co : all) co->enter();
+}
+BENCHMARK(life_beside)->Arg(1)->Arg(1000)->Arg(100'000);
+
+// ---- locks ----
+
+void mutex_uncontended(benchmark::State& state) {
+  CoMutex mutex;
+  Coroutine::create([&]() coroutine_fn {
+    for (auto _ : state) {
+      const CoMutexGuard guard(mutex);
+      benchmark::ClobberMemory();
+    }
+  })->enter();
+}
+BENCHMARK(mutex_uncontended);
+
+/// A thread that runs an event loop.
+class LoopThread {
+ public:
+  LoopThread() {
+    thread_ = std::thread([this] {
+      AioContext& context = AioContext::current();
+      context_ = &context;
+      context_.notify_one();
+      while (!stop_) context.poll(true);
+    });
+    context_.wait(nullptr);
+  }
+  ~LoopThread() {
+    context().schedule_oneshot([this] { stop_ = true; });
+    thread_.join();
+  }
+  LoopThread(const LoopThread&) = delete;
+  LoopThread& operator=(const LoopThread&) = delete;
+
+  AioContext& context() { return *context_.load(); }
+
+ private:
+  std::atomic<AioContext*> context_{nullptr};
+  bool stop_ = false;  // of that thread
+  std::thread thread_;
+};
+
+/// Gives a CoMutex to whoever waits for it, in the other thread, and waits for it again. The holder yields, so that
+/// each round is two hand-overs; compare with pair_threads.
+void mutex_hand_over(benchmark::State& state) {
+  AioContext& home = AioContext::current();
+  LoopThread thread;
+  CoMutex mutex;
+  bool turn = false;  // guarded by the mutex
+  bool stop = false;
+  std::atomic<int> ended{0};
+  CoQueue changed;
+  thread.context().co_schedule(Coroutine::create([&]() coroutine_fn {
+    const CoMutexGuard guard(mutex);
+    while (!stop) {
+      while (!turn) changed.wait(mutex);
+      turn = false;
+      changed.next();
+    }
+    ++ended;
+    home.notify();
+  }));
+  Coroutine::create([&]() coroutine_fn {
+    const CoMutexGuard guard(mutex);
+    for (auto _ : state) {
+      turn = true;
+      changed.next();
+      while (turn) changed.wait(mutex);
+    }
+    stop = turn = true;
+    changed.next();
+    ++ended;
+  })->enter();
+  while (ended != 2) home.poll(true);
+}
+BENCHMARK(mutex_hand_over)->UseRealTime();
+
+// ---- the event loop: operations a second, and how they grow ----
+
+void bottom_half_schedule_and_run(benchmark::State& state) {
+  AioContext& context = AioContext::current();
+  int64_t runs = 0;
+  std::vector<std::unique_ptr<BottomHalf>> halves(static_cast<size_t>(state.range(0)));
+  for (auto& half : halves) half = context.new_bottom_half([&runs] { ++runs; });
+  for (auto _ : state) {
+    for (auto& half : halves) half->schedule();
+    context.poll(false);
+  }
+  per_item(state, state.range(0));
+}
+BENCHMARK(bottom_half_schedule_and_run)->RangeMultiplier(10)->Range(1, 1'000'000);
+
+/// Arms so many timers, then lets them all fire.
+void timer_add_and_fire(benchmark::State& state) {
+  AioContext& context = AioContext::current();
+  int64_t fired = 0;
+  std::vector<std::unique_ptr<Timer>> timers(static_cast<size_t>(state.range(0)));
+  for (auto& timer : timers) timer = std::make_unique<Timer>(context, ClockType::kVirtual, [&fired] { ++fired; });
+  uint64_t random = 1;
+  for (auto _ : state) {
+    for (auto& timer : timers) {
+      random = random * 6364136223846793005 + 1442695040888963407;
+      timer->arm_after(1 + static_cast<int64_t>(random >> 44));
+    }
+    context.advance_virtual_clock(1 << 20);
+    context.poll(false);
+  }
+  per_item(state, state.range(0));
+}
+BENCHMARK(timer_add_and_fire)->RangeMultiplier(10)->Range(1, 1'000'000);
+
+/// Whether there is memory for so many stacks, of which each takes two pages.
+bool fits_in_memory(int64_t stacks) { return stacks * 2 < ::sysconf(_SC_AVPHYS_PAGES) * 3 / 4; }
+
+/// So many coroutines go to another thread and back: two co_schedule() each.
+void co_schedule_there_and_back(benchmark::State& state) {
+  const int64_t count = state.range(0);
+  if (!fits_in_memory(count)) return state.SkipWithError("not enough memory");
+  AioContext& home = AioContext::current();
+  LoopThread there;
+  for (auto _ : state) {
+    int64_t back = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      Coroutine::create([&]() coroutine_fn {
+        AioContext::reschedule_self(there.context());
+        AioContext::reschedule_self(home);
+        ++back;
+      })->enter();
+    }
+    while (back != count) home.poll(true);
+  }
+  per_item(state, 2 * count);
+}
+BENCHMARK(co_schedule_there_and_back)->RangeMultiplier(10)->Range(1, 1'000'000)->UseRealTime();
+
+}  // namespace
+}  // namespace coimg
+
+BENCHMARK_MAIN();
