@@ -75,6 +75,8 @@ constexpr size_t kCanaryBytes = kCanaryWords * sizeof(kCanary);
 constexpr size_t kCacheLine = 64;
 /// What a coroutine touches of a stack before it does anything: the Stack, the object below it and its first frames.
 constexpr size_t kFirstLines = 6;
+/// So many ahead of its use a stack is fetched, since who needs one often needs more.
+constexpr unsigned kPrefetchDistance = 3;
 
 /// Room for each of the two objects at the top of a slot; keeps what is below them aligned to cache lines.
 constexpr size_t kHeaderBytes = 64;
@@ -122,7 +124,7 @@ Stack* make_stack_in_slot(StackSlab* slab, unsigned index, bool guarded) {
   char* high = low + stack_size_bytes();
   write_canary(high);
   auto* stack = new (high - kCanaryBytes - kHeaderBytes - colour - kHeaderBytes)
-      Stack{low, slab, nullptr, 0, guarded, nullptr, nullptr, nullptr};
+      Stack{low, slab, 0, guarded, nullptr, nullptr, nullptr};
 #ifdef VALGRIND_STACK_REGISTER
   stack->valgrind_id = VALGRIND_STACK_REGISTER(low, stack->top());
 #endif
@@ -161,10 +163,9 @@ class StackPool {
     return *pool;
   }
 
-  /// A list of 1 to kBatchStacks free stacks.
-  Stack* take_batch(unsigned* count);
-  /// Takes a list over.
-  void give_batch(Stack* list);
+  /// Writes 1 to kBatchStacks free stacks to `stacks` and returns how many.
+  unsigned take_batch(Stack** stacks);
+  void give_batch(Stack* const* stacks, unsigned count);
   int64_t trim();
 
   StackCounts counts();
@@ -176,63 +177,40 @@ class StackPool {
   Stack* make_slab_stack_locked() CO_REQUIRES(lock_);
   void destroy_stack(Stack* stack);
   void destroy_slab_stack_locked(Stack* stack) CO_REQUIRES(lock_);
-  Stack* pop_locked() CO_REQUIRES(lock_);
   void list_locked(Stack* stack) CO_REQUIRES(lock_);
   void unlist_locked(Stack* stack) CO_REQUIRES(lock_);
   void link_vacant_locked(StackSlab* slab) CO_REQUIRES(lock_);
   void unlink_vacant_locked(StackSlab* slab) CO_REQUIRES(lock_);
 
   ThreadMutex lock_;
-  Stack* free_ CO_GUARDED_BY(lock_) = nullptr;
-  size_t free_count_ CO_GUARDED_BY(lock_) = 0;
+  std::vector<Stack*> free_ CO_GUARDED_BY(lock_);
   size_t fewest_free_ CO_GUARDED_BY(lock_) = 0;  ///< lately: so many nobody needed
   int64_t next_trim_ns_ CO_GUARDED_BY(lock_) = 0;
   StackSlab* with_vacant_ CO_GUARDED_BY(lock_) = nullptr;
   size_t guarded_ CO_GUARDED_BY(lock_) = 0;
   size_t unguarded_ CO_GUARDED_BY(lock_) = 0;
   size_t max_guarded_ CO_GUARDED_BY(lock_) = kMaxGuardedStacks;
-  std::atomic<bool> surplus_{false};  ///< free_count_ is above the stock
+  std::atomic<bool> surplus_{false};  ///< `free_` is above the stock
 };
 
-Stack* StackPool::pop_locked() {
-  Stack* stack = free_;
-  free_ = stack->next;
-  --free_count_;
-  return stack;
-}
-
-Stack* StackPool::take_batch(unsigned* count) {
-  *count = 0;
-  Stack* list = nullptr;
+unsigned StackPool::take_batch(Stack** stacks) {
   {
     const ThreadMutexGuard hold(lock_);
-    while (free_ != nullptr && *count < kBatchStacks) {
-      Stack* stack = pop_locked();
-      stack->next = list;
-      list = stack;
-      ++*count;
-    }
-    fewest_free_ = std::min(fewest_free_, free_count_);
+    const size_t count = std::min<size_t>(free_.size(), kBatchStacks);
+    std::copy(free_.end() - static_cast<ptrdiff_t>(count), free_.end(), stacks);
+    free_.resize(free_.size() - count);
+    fewest_free_ = std::min(fewest_free_, free_.size());
+    if (count > 0) return static_cast<unsigned>(count);
   }
-  if (list == nullptr) {  // new ones are made one by one: most programs need few
-    list = make_stack();
-    list->next = nullptr;
-    *count = 1;
-  }
-  return list;
+  *stacks = make_stack();  // new ones are made one by one: most programs need few
+  return 1;
 }
 
-void StackPool::give_batch(Stack* list) {
+void StackPool::give_batch(Stack* const* stacks, unsigned count) {
   {
     const ThreadMutexGuard hold(lock_);
-    while (list != nullptr) {
-      Stack* stack = list;
-      list = stack->next;
-      stack->next = free_;
-      free_ = stack;
-      ++free_count_;
-    }
-    surplus_.store(free_count_ > kSharedPoolStacks, std::memory_order_relaxed);
+    free_.insert(free_.end(), stacks, stacks + count);
+    surplus_.store(free_.size() > kSharedPoolStacks, std::memory_order_relaxed);
   }
   trim();
 }
@@ -240,31 +218,26 @@ void StackPool::give_batch(Stack* list) {
 int64_t StackPool::trim() {
   if (!surplus_.load(std::memory_order_relaxed)) return -1;
   const int64_t now = clock_now_ns(ClockType::kMonotonic);
-  Stack* unneeded = nullptr;
+  std::vector<Stack*> unneeded;
   int64_t next_ns = kTrimStepNs;
   {
     const ThreadMutexGuard hold(lock_);
     if (now < next_trim_ns_) return next_trim_ns_ - now;
-    for (size_t i = 0; i < kTrimStacks && fewest_free_ > 0 && free_count_ > kSharedPoolStacks; ++i) {
-      Stack* stack = pop_locked();
+    while (unneeded.size() < kTrimStacks && fewest_free_ > 0 && free_.size() > kSharedPoolStacks) {
+      unneeded.push_back(free_.back());
+      free_.pop_back();
       --fewest_free_;
-      stack->next = unneeded;
-      unneeded = stack;
     }
-    if (free_count_ <= kSharedPoolStacks) {
+    if (free_.size() <= kSharedPoolStacks) {
       surplus_.store(false, std::memory_order_relaxed);
       next_ns = -1;
     } else if (fewest_free_ == 0) {  // watch what is needed for a while
-      fewest_free_ = free_count_;
+      fewest_free_ = free_.size();
       next_ns = kTrimNs;
     }
     next_trim_ns_ = now + next_ns;
   }
-  while (unneeded != nullptr) {
-    Stack* stack = unneeded;
-    unneeded = stack->next;
-    destroy_stack(stack);
-  }
+  for (Stack* stack : unneeded) destroy_stack(stack);
   return next_ns;
 }
 
@@ -373,7 +346,7 @@ void StackPool::unlink_vacant_locked(StackSlab* slab) {
 
 StackCounts StackPool::counts() {
   const ThreadMutexGuard hold(lock_);
-  return {guarded_, unguarded_, free_count_};
+  return {guarded_, unguarded_, free_.size()};
 }
 
 size_t StackPool::set_max_guarded(size_t limit) {
@@ -382,20 +355,27 @@ size_t StackPool::set_max_guarded(size_t limit) {
 }
 
 /// A thread's own free stacks. Needs no constructor, so that access is one load; see ThreadExit for its end.
+///
+/// They are kept by address, and taking one touches none of the others: with many alive they are in no cache.
 struct ThreadCache {
-  Stack* free;
+  Stack* free[kThreadCacheStacks];
   unsigned count;
   bool prepared;  ///< this thread has the overflow handler and a ThreadExit
   bool ended;     ///< the thread is ending: keep nothing
 };
 constinit thread_local ThreadCache cache = {};
 
+/// Moves some of the thread's free stacks to the shared pool.
+void spill(unsigned amount) {
+  cache.count -= amount;
+  StackPool::instance().give_batch(cache.free + cache.count, amount);
+}
+
 /// Empties the cache when the thread ends.
 struct ThreadExit {
   ~ThreadExit() {
     cache.ended = true;
-    cache.count = 0;
-    StackPool::instance().give_batch(std::exchange(cache.free, nullptr));
+    spill(cache.count);
     remove_stack_overflow_handler();
   }
 };
@@ -407,17 +387,11 @@ void prepare_thread() {
   (void)at_exit;
 }
 
-/// Moves a batch of the thread's free stacks to the shared pool.
-void spill(unsigned amount) {
-  Stack* batch = nullptr;
-  for (unsigned i = 0; i < amount && cache.free != nullptr; ++i) {
-    Stack* stack = cache.free;
-    cache.free = stack->next;
-    --cache.count;
-    stack->next = batch;
-    batch = stack;
+/// Asks the processor for what acquire_stack() will hand out soon.
+void prefetch_first_lines(const Stack* stack) {
+  for (size_t line = 0; line < kFirstLines; ++line) {
+    __builtin_prefetch(reinterpret_cast<const char*>(stack) - line * kCacheLine, 1);
   }
-  StackPool::instance().give_batch(batch);
 }
 
 }  // namespace
@@ -428,17 +402,12 @@ size_t stack_size_bytes() {
 }
 
 COIMG_THREAD_LOCAL_ACCESSOR Stack* acquire_stack() {
-  if (cache.free == nullptr) [[unlikely]] {
+  if (cache.count == 0) [[unlikely]] {
     if (!cache.prepared) prepare_thread();
-    cache.free = StackPool::instance().take_batch(&cache.count);
+    cache.count = StackPool::instance().take_batch(cache.free);
   }
-  Stack* stack = cache.free;
-  cache.free = stack->next;
-  --cache.count;
-  // Who needs one often needs more: with many alive each comes from memory, not from a cache.
-  for (size_t line = 0; line < kFirstLines; ++line) {
-    __builtin_prefetch(reinterpret_cast<char*>(cache.free) - line * kCacheLine, 1);
-  }
+  Stack* stack = cache.free[--cache.count];
+  if (cache.count >= kPrefetchDistance) prefetch_first_lines(cache.free[cache.count - kPrefetchDistance]);
   unpoison(stack);
   return stack;
 }
@@ -447,11 +416,11 @@ COIMG_THREAD_LOCAL_ACCESSOR void release_stack(Stack* stack) {
   if (!cache.prepared) [[unlikely]]
     prepare_thread();  // made by another thread
   poison(stack);
-  stack->next = cache.free;
-  cache.free = stack;
-  ++cache.count;
-  if (cache.count > kThreadCacheStacks || cache.ended) [[unlikely]]
+  cache.free[cache.count++] = stack;
+  if (cache.count == kThreadCacheStacks) [[unlikely]]
     spill(kBatchStacks);
+  if (cache.ended) [[unlikely]]
+    spill(cache.count);
 }
 
 bool stack_canary_intact(const Stack* stack) {

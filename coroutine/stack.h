@@ -12,9 +12,9 @@
 // The colour is a gap of changing size. Without it the busiest part of every stack would lie at the same offset of its
 // pages and fall into the same few sets of the processor's caches.
 //
-// Free stacks are pooled: a list a thread, and a shared list behind it. The first is bounded. The second keeps what was
-// in use lately, so that a program with a hundred thousand coroutines does not go to the kernel for each; what was not
-// needed for a second goes back, down to a small stock.
+// Free stacks are pooled, by each thread and by a shared pool behind that. The first is bounded. The second keeps what
+// was in use lately, so that a program with a hundred thousand coroutines does not go to the kernel for each; what was
+// not needed for a second goes back, down to a small stock.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +29,6 @@ struct StackSlab;
 struct Stack {
   char* low;        ///< the lowest usable byte
   StackSlab* slab;  ///< the mapping it was cut from
-  Stack* next;      ///< in a list of free stacks
   unsigned valgrind_id;
   bool guarded;          ///< false: a canary takes the place of the guard
   Coroutine* tenant;     ///< who runs on it; for debuggers

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <ctime>
 #include <limits>
 #include <memory>
 #include <random>
@@ -207,6 +208,23 @@ TEST(FdHandlerTest, IsServedUnderBusyPolling) {
     seen = calls;
   }
   other.join();
+}
+
+TEST(FdHandlerTest, BusyPollingThatDoesNotPayIsBounded) {
+  AioContext context;
+  context.set_max_poll_ns(1'000'000);
+  timespec before;
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+  for (int i = 0; i < 5; ++i) {
+    bool fired = false;
+    Timer timer(context, ClockType::kMonotonic, [&] { fired = true; });
+    timer.arm_after(50'000'000);
+    while (!fired) context.poll(true);
+  }
+  timespec after;
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
+  const int64_t used_ns = (after.tv_sec - before.tv_sec) * 1'000'000'000LL + after.tv_nsec - before.tv_nsec;
+  EXPECT_LT(used_ns, 50'000'000) << "of 250 ms that passed";
 }
 
 TEST(TimerTest, FireInTheOrderOfDeadlinesAndTiesInTheOrderOfArming) {

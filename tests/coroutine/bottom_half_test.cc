@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 #include <signal.h>
 
 #include <atomic>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "coroutine/aio_context.h"
+#include "coroutine/compiler.h"
 #include "tests/coroutine/loop.h"
 
 namespace coimg {
@@ -183,6 +185,21 @@ TEST(BottomHalfTest, EachOfManyOneshotsFromOtherThreadsRunsOnce) {
   run_until([&] { return runs == kThreads * kEach; });
   for (auto& thread : threads) thread.join();
 }
+
+#if !COIMG_ASAN && !COIMG_TSAN  // which have allocators of their own
+TEST(BottomHalfTest, SchedulingAndRunningAllocateNothing) {
+  int runs = 0;
+  std::vector<std::unique_ptr<BottomHalf>> halves;
+  for (int i = 0; i < 1000; ++i) halves.push_back(here().new_bottom_half([&runs] { ++runs; }));
+  run_due();
+  const size_t before = ::mallinfo2().uordblks;
+  for (const auto& half : halves) half->schedule();
+  EXPECT_EQ(::mallinfo2().uordblks, before);
+  run_due();
+  EXPECT_EQ(::mallinfo2().uordblks, before);
+  EXPECT_EQ(runs, 1000);
+}
+#endif
 
 BottomHalf* signal_half = nullptr;
 
