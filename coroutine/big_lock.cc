@@ -1,53 +1,49 @@
 #include "coroutine/big_lock.h"
 
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 
 #include "coroutine/compiler.h"
 #include "coroutine/coroutine.h"
 #include "coroutine/fatal.h"
 #include "coroutine/main_loop_lock.h"
+#include "coroutine/thread_mutex.h"
 
 namespace coimg {
 namespace {
 
 /// A ticket lock: whoever asks first comes first. Never destroyed, as threads may outlive main().
 struct Line {
-  std::mutex mutex;
-  std::condition_variable turn;
-  uint64_t next_ticket = 0;
-  uint64_t serving = 0;
+  ThreadMutex mutex;
+  ThreadCondition turn;
+  uint64_t next_ticket CO_GUARDED_BY(mutex) = 0;
+  uint64_t serving CO_GUARDED_BY(mutex) = 0;
 };
 
-Line& line() {
-  static auto* const instance = new Line;
-  return *instance;
-}
+Line& line = *new Line;  // before main() starts threads
 
 constinit thread_local bool this_thread_holds = false;
 
 COIMG_THREAD_LOCAL_ACCESSOR bool& thread_holds() { return this_thread_holds; }
 
 void take_turn() {
-  std::unique_lock hold(line().mutex);
-  const uint64_t ticket = line().next_ticket++;
-  line().turn.wait(hold, [ticket] { return line().serving == ticket; });
+  const ThreadMutexGuard hold(line.mutex);
+  const uint64_t ticket = line.next_ticket++;
+  while (line.serving != ticket) line.turn.wait(line.mutex);
   thread_holds() = true;
 }
 
 void end_turn() {
   {
-    const std::lock_guard hold(line().mutex);
+    const ThreadMutexGuard hold(line.mutex);
     thread_holds() = false;
-    ++line().serving;
+    ++line.serving;
   }
-  line().turn.notify_all();
+  line.turn.notify_all();
 }
 
 bool anybody_waits() {
-  const std::lock_guard hold(line().mutex);
-  return line().next_ticket - line().serving > 1;
+  const ThreadMutexGuard hold(line.mutex);
+  return line.next_ticket - line.serving > 1;
 }
 
 }  // namespace

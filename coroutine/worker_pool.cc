@@ -10,8 +10,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
 #include <new>
 #include <system_error>
 #include <thread>
@@ -20,6 +18,7 @@
 #include "coroutine/compiler.h"
 #include "coroutine/coroutine.h"
 #include "coroutine/fatal.h"
+#include "coroutine/thread_mutex.h"
 
 namespace coimg {
 
@@ -71,25 +70,24 @@ class AllSignalsBlocked {
 
 }  // namespace
 
-/// All data members but the condition variables are guarded by `mutex`.
 struct WorkerPool::Impl {
-  std::mutex mutex;
-  std::condition_variable work_ready;
-  std::condition_variable thread_ended;
-  std::condition_variable thread_settled;
-  Job* head = nullptr;
-  Job* tail = nullptr;
-  unsigned queued = 0;
-  unsigned threads = 0;
-  unsigned idle = 0;
-  unsigned max_threads = std::max(kMinBound, 2 * std::thread::hardware_concurrency());
-  bool stopping = false;
+  ThreadMutex mutex;
+  ThreadCondition work_ready;
+  ThreadCondition thread_ended;
+  ThreadCondition thread_settled;
+  Job* head CO_GUARDED_BY(mutex) = nullptr;
+  Job* tail CO_GUARDED_BY(mutex) = nullptr;
+  unsigned queued CO_GUARDED_BY(mutex) = 0;
+  unsigned threads CO_GUARDED_BY(mutex) = 0;
+  unsigned idle CO_GUARDED_BY(mutex) = 0;
+  unsigned max_threads CO_GUARDED_BY(mutex) = std::max(kMinBound, 2 * std::thread::hardware_concurrency());
+  bool stopping CO_GUARDED_BY(mutex) = false;
 
   void submit(Job& job);
   void start_thread();
   void work();
-  Job* pop();
-  void execute(Job& job, std::unique_lock<std::mutex>& lock) noexcept;
+  Job* pop() CO_REQUIRES(mutex);
+  void execute(Job& job) noexcept CO_REQUIRES(mutex);
   void wait_until_settled(const ThreadJobs& jobs);
 };
 
@@ -102,9 +100,9 @@ Job* WorkerPool::Impl::pop() {
   return job;
 }
 
-/// Runs a job that pop() returned, without the lock.
-void WorkerPool::Impl::execute(Job& job, std::unique_lock<std::mutex>& lock) noexcept {
-  lock.unlock();
+/// Runs a job that pop() returned; gives the lock up meanwhile.
+void WorkerPool::Impl::execute(Job& job) noexcept {
+  mutex.unlock();
   trace("worker_start", job.waiter);
   (*job.work)();
   trace("worker_done", job.waiter);
@@ -112,19 +110,19 @@ void WorkerPool::Impl::execute(Job& job, std::unique_lock<std::mutex>& lock) noe
   ThreadJobs& submitter = *job.submitter;
   job.done.store(true, std::memory_order_release);
   job.context->co_schedule(job.waiter);
-  lock.lock();
+  mutex.lock();
   if (--submitter.unsettled == 0) thread_settled.notify_all();
 }
 
 void WorkerPool::Impl::wait_until_settled(const ThreadJobs& jobs) {
-  std::unique_lock lock(mutex);
-  thread_settled.wait(lock, [&] { return jobs.unsettled == 0; });
+  const ThreadMutexGuard hold(mutex);
+  while (jobs.unsettled != 0) thread_settled.wait(mutex);
 }
 
 void WorkerPool::Impl::submit(Job& job) {
   bool start = false;
   {
-    const std::lock_guard lock(mutex);
+    const ThreadMutexGuard hold(mutex);
     ++job.submitter->unsettled;
     (tail == nullptr ? head : tail->next) = &job;
     tail = &job;
@@ -149,27 +147,27 @@ void WorkerPool::Impl::start_thread() {
     return;
   } catch (const std::system_error&) {
   }
-  std::unique_lock lock(mutex);
+  const ThreadMutexGuard hold(mutex);
   --threads;
   while (threads == 0) {
     Job* const job = pop();
     if (job == nullptr) break;
-    execute(*job, lock);
+    execute(*job);
   }
 }
 
 void WorkerPool::Impl::work() {
-  std::unique_lock lock(mutex);
+  const ThreadMutexGuard hold(mutex);
   while (threads <= max_threads) {  // else the bound was lowered
     if (Job* const job = pop(); job != nullptr) {
-      execute(*job, lock);
+      execute(*job);
       continue;
     }
     if (stopping) break;
     ++idle;
-    const std::cv_status status = work_ready.wait_for(lock, kIdleTime);
+    const bool woken = work_ready.wait_for(mutex, kIdleTime);
     --idle;
-    if (status == std::cv_status::timeout && head == nullptr) break;
+    if (!woken && head == nullptr) break;
   }
   --threads;
   if (head != nullptr) work_ready.notify_one();  // this thread may have been the one that was signalled for it
@@ -199,10 +197,10 @@ WorkerPool::WorkerPool() : impl_(new(impl_storage) Impl) {
 
 /// Runs at process exit: lets running and queued jobs finish, as they use memory that exit is about to take away.
 WorkerPool::~WorkerPool() {
-  std::unique_lock lock(impl_->mutex);
+  const ThreadMutexGuard hold(impl_->mutex);
   impl_->stopping = true;
   impl_->work_ready.notify_all();
-  impl_->thread_ended.wait(lock, [this] { return impl_->threads == 0; });
+  while (impl_->threads != 0) impl_->thread_ended.wait(impl_->mutex);
 }
 
 WorkerPool& WorkerPool::instance() {
@@ -222,12 +220,12 @@ void WorkerPool::run(const std::function<void()>& job) {
 }
 
 unsigned WorkerPool::max_threads() const {
-  const std::lock_guard lock(impl_->mutex);
+  const ThreadMutexGuard hold(impl_->mutex);
   return impl_->max_threads;
 }
 
 void WorkerPool::set_max_threads(unsigned count) {
-  const std::lock_guard lock(impl_->mutex);
+  const ThreadMutexGuard hold(impl_->mutex);
   impl_->max_threads = std::max(count, 1U);
   impl_->work_ready.notify_all();
 }
