@@ -121,7 +121,6 @@ void AioContext::Impl::wait_for_events(FdHandlers::Ready& ready, bool blocking) 
     const MainLoopLockPause others_may_run(holds_big_lock, false);
     if (!fd_handlers.none_waitable()) fd_handlers.wait(ready, 0);
   }
-  if (ready.woken) wakeup.test_and_clear();
 }
 
 int64_t AioContext::Impl::sleep_ns() {

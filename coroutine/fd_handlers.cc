@@ -38,7 +38,7 @@ int epoll_wait_ns(int epoll_fd, epoll_event* events, int max_events, int64_t tim
 
 FdHandlers::FdHandlers(int wakeup_fd) : epoll_fd_(::epoll_create1(EPOLL_CLOEXEC)) {
   epoll_event event = {};
-  event.events = EPOLLIN;
+  event.events = EPOLLIN | EPOLLET;
   event.data.u64 = pack(0, wakeup_fd);
   if (epoll_fd_ < 0 || ::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, wakeup_fd, &event) != 0) {
     fatal("cannot create an event loop: %s", std::strerror(errno));
@@ -128,8 +128,6 @@ void FdHandlers::wait(Ready& ready, int64_t timeout_ns) {
     if (errno != EINTR) fatal("waiting for events failed: %s", std::strerror(errno));
     ready.count = 0;
   }
-  ready.woken = std::any_of(ready.events, ready.events + ready.count,
-                            [](const epoll_event& event) { return event.data.u64 >> 32 == 0; });
 }
 
 bool FdHandlers::call(int fd, uint32_t generation, SharedCallback Entry::* direction) {

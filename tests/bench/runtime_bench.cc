@@ -253,40 +253,48 @@ class LoopThread {
   std::thread thread_;
 };
 
-/// Gives a CoMutex to whoever waits for it, in the other thread, and waits for it again. The holder yields, so that
-/// each round is two hand-overs; compare with pair_threads.
+/// Gives a CoMutex to whoever waits for it, in the other thread, and waits for it again. Each round is two hand-overs,
+/// as in pair_threads. The argument is how many nanoseconds the loops may poll before they sleep.
 void mutex_hand_over(benchmark::State& state) {
   AioContext& home = AioContext::current();
   LoopThread thread;
+  const int64_t poll_ns = state.range(0);
+  home.set_max_poll_ns(poll_ns);
+  thread.context().schedule_oneshot([poll_ns] { AioContext::current().set_max_poll_ns(poll_ns); });
   CoMutex mutex;
   bool turn = false;  // guarded by the mutex
   bool stop = false;
   std::atomic<int> ended{0};
   CoQueue changed;
   thread.context().co_schedule(Coroutine::create([&]() coroutine_fn {
-    const CoMutexGuard guard(mutex);
-    while (!stop) {
-      while (!turn) changed.wait(mutex);
-      turn = false;
-      changed.next();
+    {
+      const CoMutexGuard guard(mutex);
+      while (!stop) {
+        while (!turn) changed.wait(mutex);
+        turn = false;
+        changed.next();
+      }
     }
     ++ended;
     home.notify();
   }));
   Coroutine::create([&]() coroutine_fn {
-    const CoMutexGuard guard(mutex);
-    for (auto _ : state) {
-      turn = true;
+    {
+      const CoMutexGuard guard(mutex);
+      for (auto _ : state) {
+        turn = true;
+        changed.next();
+        while (turn) changed.wait(mutex);
+      }
+      stop = turn = true;
       changed.next();
-      while (turn) changed.wait(mutex);
     }
-    stop = turn = true;
-    changed.next();
     ++ended;
   })->enter();
   while (ended != 2) home.poll(true);
+  home.set_max_poll_ns(0);
 }
-BENCHMARK(mutex_hand_over)->UseRealTime();
+BENCHMARK(mutex_hand_over)->Arg(0)->Arg(50'000)->UseRealTime();
 
 // ---- the event loop: operations a second, and how they grow ----
 
