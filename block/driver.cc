@@ -48,6 +48,25 @@ Result<void> BlockDriver::show_snapshot(const SnapshotSelector&) {
                             "' used by device '' does not support temporarily loading internal snapshots");
 }
 
+namespace {
+
+Error no_such_bitmap(const std::string& name) { return {ENOENT, fmt::format("Dirty bitmap '{}' not found", name)}; }
+
+}  // namespace
+
+Result<void> BlockDriver::add_bitmap(const BitmapInfo&) {
+  return Error(
+      ENOTSUP,
+      fmt::format("Can't store persistent bitmaps to an image of format '{}': Operation not supported", type().name()));
+}
+Result<void> BlockDriver::remove_bitmap(const std::string& name) { return no_such_bitmap(name); }
+Result<void> BlockDriver::clear_bitmap(const std::string& name) { return no_such_bitmap(name); }
+Result<void> BlockDriver::set_bitmap_recording(const std::string& name, bool) { return no_such_bitmap(name); }
+Result<void> BlockDriver::merge_bitmap(const std::string& name, BlockDriver&, const std::string&) {
+  return no_such_bitmap(name);
+}
+Result<void> BlockDriver::visit_bitmap(const std::string& name, const DirtyVisitor&) { return no_such_bitmap(name); }
+
 Result<CheckResult> BlockDriver::check(const CheckOptions&) {
   return Error(ENOTSUP, "This image format does not support checks");
 }

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -66,7 +67,7 @@ struct ZeroOptions {
   PlacementOrder::Ticket* placement = nullptr;
 };
 
-/// Snapshot list entry and bitmap list entry for info.
+/// Snapshot list entry for info.
 struct SnapshotInfo {
   std::string id, name;
   uint64_t vm_state_bytes = 0;
@@ -83,6 +84,17 @@ struct SnapshotSelector {
     return (!id || *id == other_id) && (!name || *name == other_name);
   }
 };
+
+/// A persistent dirty bitmap: it tells which parts of the disk have changed while it recorded.
+struct BitmapInfo {
+  std::string name;
+  uint64_t granularity = 0;   ///< bytes that one bit stands for, a power of two; 0 for a new one: the format chooses
+  bool recording = true;      ///< changes of the disk set bits
+  bool inconsistent = false;  ///< changes may have been missed: it can only be removed
+};
+
+/// Receives one dirty range after the other, in ascending order, in bytes. Does not yield.
+using DirtyVisitor = std::function<void(uint64_t offset, uint64_t bytes)>;
 
 /// A tree of values for "Format specific information": rendered by cmd as text and JSON, in the order given.
 struct InfoTree;
@@ -193,6 +205,24 @@ class BlockDriver {
   virtual Result<void> delete_snapshot(const SnapshotSelector& selector) coroutine_fn;
   /// From now on a read-only image shows the snapshot, in the length that the disk had then, instead of the disk.
   virtual Result<void> show_snapshot(const SnapshotSelector& selector) coroutine_fn;
+
+  /// Persistent dirty bitmaps. The defaults are those of a format that has none: there is no bitmap of any name
+  /// (ENOENT), and none can be added (ENOTSUP). Changes are durable when the image is closed without an error.
+  ///
+  virtual bool supports_bitmaps() const { return false; }
+  virtual std::vector<BitmapInfo> bitmaps() const { return {}; }
+  /// A clear bitmap. The name is not empty, the granularity 0 or a power of two from 512 to 2 GiB. EEXIST for a name
+  /// that is there.
+  virtual Result<void> add_bitmap(const BitmapInfo& bitmap) coroutine_fn;
+  virtual Result<void> remove_bitmap(const std::string& name) coroutine_fn;
+  /// The others: EINVAL for an inconsistent bitmap.
+  virtual Result<void> clear_bitmap(const std::string& name) coroutine_fn;
+  virtual Result<void> set_bitmap_recording(const std::string& name, bool recording) coroutine_fn;
+  /// Adds what is dirty in a bitmap of `source`, which may be this image; the granularities may differ. EINVAL when the
+  /// disks' lengths do.
+  virtual Result<void> merge_bitmap(const std::string& name, BlockDriver& source, const std::string& source_name)
+      coroutine_fn;
+  virtual Result<void> visit_bitmap(const std::string& name, const DirtyVisitor& visitor) coroutine_fn;
 
   virtual Result<CheckResult> check(const CheckOptions& options) coroutine_fn;
 

@@ -69,6 +69,13 @@ class BlockNode {
   Result<void> co_apply_snapshot(const SnapshotSelector& selector) coroutine_fn;
   Result<void> co_delete_snapshot(const SnapshotSelector& selector) coroutine_fn;
   Result<void> co_show_snapshot(const SnapshotSelector& selector) coroutine_fn;
+  /// See BlockDriver. Nothing else may be in flight. All but the last one need a writable node.
+  Result<void> co_add_bitmap(const BitmapInfo& bitmap) coroutine_fn;
+  Result<void> co_remove_bitmap(const std::string& name) coroutine_fn;
+  Result<void> co_clear_bitmap(const std::string& name) coroutine_fn;
+  Result<void> co_set_bitmap_recording(const std::string& name, bool recording) coroutine_fn;
+  Result<void> co_merge_bitmap(const std::string& name, BlockNode& source, const std::string& source_name) coroutine_fn;
+  Result<void> co_visit_bitmap(const std::string& name, const DirtyVisitor& visitor) coroutine_fn;
   Result<CheckResult> co_check(const CheckOptions& options) coroutine_fn;
   Result<std::optional<uint64_t>> co_allocated_file_size() coroutine_fn;
 

@@ -60,6 +60,7 @@ class Command {
 /// All commands, in the order of the help.
 std::vector<std::unique_ptr<Command>> make_commands();
 
+std::unique_ptr<Command> make_bitmap_command();
 std::unique_ptr<Command> make_check_command();
 std::unique_ptr<Command> make_compare_command();
 std::unique_ptr<Command> make_convert_command();

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <ranges>
 #include <utility>
 
 #include "block/open.h"
@@ -62,14 +63,15 @@ Result<int> Conversion::convert() {
   }
   COIMG_TRY(check_backing());
   if (!request_.skip_create) COIMG_TRY(check_compression(*target_type_.format));
-  if (request_.bitmaps) {
-    if (sources_.size() > 1) return Error(EINVAL, "Copying bitmaps only possible with single source");
-    return Error(ENOTSUP, "Copying bitmaps is not supported yet");
-  }
+  if (request_.bitmaps) COIMG_TRY(check_bitmaps());
   COIMG_TRY(check_not_a_source());
   if (!request_.skip_create) COIMG_TRY(create_target());
   COIMG_TRY(open_target());
+  if (request_.bitmaps && !target_->driver().supports_bitmaps()) {
+    return Error(ENOTSUP, fmt::format("Format driver '{}' does not support bitmaps", target_->type().name()));
+  }
   COIMG_TRY(copy());
+  if (request_.bitmaps) COIMG_TRY(copy_bitmaps());
   return 0;
 }
 
@@ -216,6 +218,49 @@ Result<void> Conversion::copy() {
   COIMG_TRY(target_->co_flush().with_context("error while flushing the target"));
   progress_.finish();
   return {};
+}
+
+// --- bitmaps ---------------------------------------------------------------------------------------------------------
+
+Result<void> Conversion::check_bitmaps() const {
+  if (sources_.size() > 1) return Error(EINVAL, "Copying bitmaps only possible with single source");
+  const BlockDriver& source = sources_.front()->driver();
+  if (!source.supports_bitmaps()) return Error(ENOTSUP, "Source lacks bitmap support");
+  if (request_.skip_broken_bitmaps) return {};
+  const std::vector<BitmapInfo> bitmaps = source.bitmaps();
+  for (const BitmapInfo& bitmap : std::views::reverse(bitmaps)) {  // the last one is the first that qemu-img names
+    if (!bitmap.inconsistent) continue;
+    return Error(EINVAL, fmt::format("Cannot copy inconsistent bitmap '{}'", bitmap.name))
+        .with_hint(fmt::format("Try --skip-broken-bitmaps, or use '{} bitmap --remove' to delete it\n",
+                               context_.program.name));
+  }
+  return {};
+}
+
+/// The target gets all of them or none.
+Result<void> Conversion::copy_bitmaps() {
+  std::vector<BitmapInfo> bitmaps = sources_.front()->driver().bitmaps();
+  for (const BitmapInfo& bitmap : std::views::reverse(bitmaps)) {
+    if (!bitmap.inconsistent) continue;
+    context_.console.warning(fmt::format("Skipping inconsistent bitmap '{}'", bitmap.name));
+  }
+  std::erase_if(bitmaps, [](const BitmapInfo& bitmap) { return bitmap.inconsistent; });
+  size_t added = 0;
+  Result<void> done;
+  for (; added < bitmaps.size() && done.ok(); added += done.ok()) done = add_target_bitmap(bitmaps[added]);
+  for (size_t i = bitmaps.size(); i-- > 0 && done.ok();) done = fill_target_bitmap(bitmaps[i].name);
+  if (done.ok()) return {};
+  while (added-- > 0) COIMG_TRY(target_->co_remove_bitmap(bitmaps[added].name));
+  return done;
+}
+
+Result<void> Conversion::add_target_bitmap(const BitmapInfo& bitmap) {
+  return target_->co_add_bitmap(bitmap).with_context(fmt::format("Failed to create bitmap {}", bitmap.name));
+}
+
+Result<void> Conversion::fill_target_bitmap(const std::string& name) {
+  return target_->co_merge_bitmap(name, *sources_.front(), name)
+      .with_context(fmt::format("Failed to populate bitmap {}", name));
 }
 
 /// Closes the target before the sources, and all of them whatever happens. Returns the target's error: the sources were

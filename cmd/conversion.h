@@ -32,7 +32,8 @@ struct ConvertRequest {
   uint64_t rate_limit = 0;       ///< bytes a second; 0 for none
   uint64_t sparse_bytes = 4096;  ///< see CopyOptions
   unsigned workers = 8;
-  bool compress = false, out_of_order = false, salvage = false, bitmaps = false;
+  bool compress = false, out_of_order = false, salvage = false;
+  bool bitmaps = false, skip_broken_bitmaps = false;
   bool skip_create = false, target_is_zero = false, target_image_opts = false;
   bool quiet = false;
 };
@@ -58,6 +59,10 @@ class Conversion {
   Result<void> create_target() coroutine_fn;
   Result<void> open_target() coroutine_fn;
   Result<void> copy() coroutine_fn;
+  Result<void> check_bitmaps() const;
+  Result<void> copy_bitmaps() coroutine_fn;
+  Result<void> add_target_bitmap(const BitmapInfo& bitmap) coroutine_fn;
+  Result<void> fill_target_bitmap(const std::string& name) coroutine_fn;
   Result<void> close_all() coroutine_fn;
   void remove_target() const;
   [[nodiscard]] bool has_backing() const { return backing_.has_value(); }

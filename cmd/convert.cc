@@ -45,7 +45,7 @@ class ConvertCommand final : public Command {
 
   ConvertRequest request_;
   std::string source_cache_name_ = "writeback", target_cache_name_ = "unsafe";
-  bool show_progress_ = false, offload_ = false, sparse_given_ = false, skip_broken_bitmaps_ = false;
+  bool show_progress_ = false, offload_ = false, sparse_given_ = false;
 };
 
 void ConvertCommand::declare(OptionDeclarer& options) {
@@ -70,7 +70,7 @@ void ConvertCommand::declare(OptionDeclarer& options) {
   options.flag("-W", request_.out_of_order, "Allow writes out of order");
   options.flag("--salvage", request_.salvage, "Go on after read errors; what cannot be read becomes zeros");
   options.flag("--bitmaps", request_.bitmaps, "Copy the persistent bitmaps too");
-  options.flag("--skip-broken-bitmaps", skip_broken_bitmaps_, "With --bitmaps: leave inconsistent ones out");
+  options.flag("--skip-broken-bitmaps", request_.skip_broken_bitmaps, "With --bitmaps: leave inconsistent ones out");
   options.flag("--target-is-zero", request_.target_is_zero, "With -n: the target reads as zeros now");
   options.flag("--target-image-opts", request_.target_image_opts, "The target is driver options; needs -n");
   options.describe_operands("FILE [FILE2...] TARGET", "Several sources are concatenated.");
@@ -137,7 +137,7 @@ Result<void> ConvertCommand::parse_snapshot(const std::string& text) {
 
 Result<void> ConvertCommand::check_exclusions() const {
   const Exclusion exclusions[] = {
-      {skip_broken_bitmaps_ && !request_.bitmaps, "Use of --skip-broken-bitmaps requires --bitmaps"},
+      {request_.skip_broken_bitmaps && !request_.bitmaps, "Use of --skip-broken-bitmaps requires --bitmaps"},
       {offload_ && request_.compress, "Cannot enable copy offloading when -c is used"},
       {offload_ && sparse_given_, "Cannot enable copy offloading when -S is used"},
       {offload_ && request_.salvage, "Cannot use copy offloading in salvaging mode"},

@@ -9,6 +9,10 @@ void OptionDeclarer::flag(const char* names, bool& target, const char* help) {
   app_.add_flag_callback(names, [&target] { target = true; }, help);
 }
 
+void OptionDeclarer::action(const char* names, std::function<void()> act, const char* help) {
+  app_.add_flag_callback(names, std::move(act), help)->trigger_on_parse();
+}
+
 void OptionDeclarer::text(const char* names, const char* value_name, std::string& target, const char* help) {
   app_.add_option(names, target, help)->take_last()->type_name(value_name);
 }

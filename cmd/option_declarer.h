@@ -26,6 +26,8 @@ class OptionDeclarer {
 
   /// Names are in CLI11's form "-q,--quiet". Targets outlive the parsing.
   void flag(const char* names, bool& target, const char* help);
+  /// A flag that calls `act`, once for each occurrence.
+  void action(const char* names, std::function<void()> act, const char* help);
   void text(const char* names, const char* value_name, std::string& target, const char* help);
   void text(const char* names, const char* value_name, std::optional<std::string>& target, const char* help);
   /// An option whose value `parse` takes; called once for each occurrence.

@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <unordered_set>
 #include <utility>
+
+#include "formats/qcow2/ordered_reads.h"
 
 namespace coimg::qcow2 {
 
@@ -26,9 +29,8 @@ enum BitmapFlag : uint32_t { kInUse = 1u << 0, kAuto = 1u << 1, kKnownFlags = kI
 constexpr uint8_t kDirtyTracking = 1;
 constexpr uint8_t kMinGranularityBits = 9, kMaxGranularityBits = 31;
 constexpr uint32_t kMaxBitmapTableEntries = 0x8000000;
-constexpr uint32_t kMaxBitmapNameBytes = 1023;
-constexpr uint64_t kMaxBitmapBytes = 512 * kMiB;
 constexpr uint64_t kEntryAlignment = 8;
+constexpr uint64_t kTableReserved = 0xff000000000001fe;
 
 Error broken_directory() { return {EINVAL, "Broken bitmap directory"}; }
 
@@ -51,6 +53,15 @@ bool fits_disk(const BitmapEntry& bitmap, const Header& header) {
 }
 
 }  // namespace
+
+bool BitmapTableEntry::valid(const Geometry& geometry) const {
+  if (raw_ & kTableReserved || geometry.in_cluster(cluster().v) != 0) return false;
+  return cluster().v == 0 || (raw_ & 1) == 0;
+}
+
+uint64_t bitmap_data_bytes(uint64_t disk_bytes, uint8_t granularity_bits) {
+  return div_ceil(div_ceil(disk_bytes, uint64_t{1} << granularity_bits), 8);
+}
 
 Result<std::vector<BitmapEntry>> load_bitmap_directory(BlockNode& file, const Header& header) {
   std::vector<BitmapEntry> bitmaps;
@@ -89,6 +100,29 @@ Result<std::vector<BitmapEntry>> load_bitmap_directory(BlockNode& file, const He
     return Error(EINVAL, fmt::format("Could not read bitmap '{}' from image: Invalid argument", bitmap.name));
   }
   return bitmaps;
+}
+
+Result<std::vector<std::byte>> encode_bitmap_directory(std::span<const BitmapEntry> bitmaps) {
+  std::vector<std::byte> directory;
+  const auto append = [&directory](std::span<const std::byte> bytes) {
+    directory.insert(directory.end(), bytes.begin(), bytes.end());
+  };
+  for (const BitmapEntry& bitmap : bitmaps) {
+    const DiskBitmapEntry disk{
+        .table_offset = bitmap.table_offset.v,
+        .table_entries = bitmap.table_entries,
+        .flags = (bitmap.in_use ? uint32_t{kInUse} : 0) | (bitmap.automatic ? uint32_t{kAuto} : 0),
+        .type = kDirtyTracking,
+        .granularity_bits = bitmap.granularity_bits,
+        .name_bytes = static_cast<uint16_t>(bitmap.name.size()),
+        .extra_bytes = 0,
+    };
+    append(std::as_bytes(std::span(&disk, 1)));
+    append(std::as_bytes(std::span(bitmap.name)));
+    directory.resize(align_up(directory.size(), kEntryAlignment));
+    if (directory.size() > kMaxBitmapDirectoryBytes) return Error(EFBIG, "No space in the bitmap directory");
+  }
+  return directory;
 }
 
 }  // namespace coimg::qcow2

@@ -1,9 +1,10 @@
-// Persistent bitmaps: reading and validating the directory.
+// Persistent bitmaps on disk: the directory and the entries of bitmap tables.
 //
-// Format: qcow2, section "Persistent bitmaps", "Directory entry".
+// Format: qcow2, sections "Persistent bitmaps: Directory entry", "Bitmap table and data".
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,16 +14,45 @@
 
 namespace coimg::qcow2 {
 
+inline constexpr uint32_t kMaxBitmapNameBytes = 1023;
+/// Of the bits of one bitmap.
+inline constexpr uint64_t kMaxBitmapBytes = 512 * kMiB;
+
 struct BitmapEntry {
-  HostOffset table_offset;
+  HostOffset table_offset = {};  ///< 0: not stored yet
   uint32_t table_entries = 0;
   bool in_use = false;
   bool automatic = false;  ///< records writes
   uint8_t granularity_bits = 16;
-  std::string name;
+  std::string name = {};
 };
+
+/// An entry of a bitmap table: where a cluster of bits is.
+class BitmapTableEntry {
+ public:
+  constexpr BitmapTableEntry() = default;
+  constexpr explicit BitmapTableEntry(uint64_t raw) : raw_(raw) {}
+  static constexpr BitmapTableEntry all_ones() { return BitmapTableEntry(1); }
+  static constexpr BitmapTableEntry stored(HostOffset cluster) { return BitmapTableEntry(cluster.v); }
+
+  [[nodiscard]] constexpr uint64_t raw() const { return raw_; }
+  /// 0: all bits are the same, as is_all_ones() says.
+  [[nodiscard]] constexpr HostOffset cluster() const { return HostOffset(raw_ & kEntryOffsetMask); }
+  [[nodiscard]] constexpr bool is_all_zeros() const { return raw_ == 0; }
+  [[nodiscard]] constexpr bool is_all_ones() const { return raw_ == 1; }
+  [[nodiscard]] bool valid(const Geometry& geometry) const;
+
+ private:
+  uint64_t raw_ = 0;
+};
+
+/// Bytes that the bits of a disk of `disk_bytes` take; one bit stands for 1 << granularity_bits bytes.
+uint64_t bitmap_data_bytes(uint64_t disk_bytes, uint8_t granularity_bits);
 
 /// Errors: EINVAL for any malformed entry; the image must not be opened then.
 Result<std::vector<BitmapEntry>> load_bitmap_directory(BlockNode& file, const Header& header) coroutine_fn;
+
+/// The directory as it is stored. Errors: EFBIG.
+Result<std::vector<std::byte>> encode_bitmap_directory(std::span<const BitmapEntry> bitmaps);
 
 }  // namespace coimg::qcow2

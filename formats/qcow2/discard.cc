@@ -23,6 +23,7 @@ Result<void> Qcow2::pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOpt
   const uint64_t first_cluster = geometry_.cluster_down(offset);
   const TrackedRequest request(in_flight_, first_cluster, geometry_.cluster_up(end.v) - first_cluster,
                                RangeMode::kExclusive);
+  COIMG_TRY(bitmaps_.note_change(offset, bytes));
   {
     CoReadGuard guard(lock_);
     if (header_.version < 3 && has_backing_locked()) {
@@ -123,6 +124,7 @@ Result<void> Qcow2::pdiscard(uint64_t offset, uint64_t bytes) {
   const uint64_t aligned_end = end == virtual_size_ ? geometry_.cluster_up(end) : geometry_.cluster_down(end);
   if (first >= aligned_end) return {};
   const TrackedRequest request(in_flight_, first, aligned_end - first, RangeMode::kExclusive);
+  COIMG_TRY(bitmaps_.note_change(first, aligned_end - first));
   return discard_clusters(GuestOffset(first), (aligned_end - first) / geometry_.cluster_size(),
                           flags_.discard_unmap ? FreedSpace::kDiscard : FreedSpace::kKeep);
 }

@@ -459,13 +459,7 @@ void append_extensions(const Header& header, ClusterWriter& writer) {
       header.geometry().cluster_size() > kNoFeatureTableClusterBytes) {
     writer.append_extension(ExtensionType::kFeatureNameTable, encode_feature_names(header.feature_names));
   }
-  if (header.bitmaps) {
-    const DiskBitmaps disk{.count = header.bitmaps->count,
-                           .reserved = 0,
-                           .directory_bytes = header.bitmaps->directory_bytes,
-                           .directory_offset = header.bitmaps->directory_offset.v};
-    writer.append_extension(ExtensionType::kBitmaps, std::as_bytes(std::span(&disk, 1)));
-  }
+  if (header.bitmaps) writer.append_extension(ExtensionType::kBitmaps, encode_bitmaps_extension(*header.bitmaps));
   for (const UnknownExtension& extension : header.unknown_extensions) {
     writer.append_extension(extension.type, extension.data);
   }
@@ -532,6 +526,29 @@ Result<std::vector<std::byte>> encode_header(const Header& header) {
   if (!writer.fits()) return Error::from_errno(ENOSPC);
   std::memcpy(writer.bytes().data(), &fixed.v2, sizeof(fixed.v2));
   return std::move(writer.bytes());
+}
+
+std::vector<std::byte> encode_bitmaps_extension(const BitmapsExtension& extension) {
+  const DiskBitmaps disk{.count = extension.count,
+                         .reserved = 0,
+                         .directory_bytes = extension.directory_bytes,
+                         .directory_offset = extension.directory_offset.v};
+  const auto bytes = std::as_bytes(std::span(&disk, 1));
+  return {bytes.begin(), bytes.end()};
+}
+
+std::optional<uint64_t> find_bitmaps_extension(std::span<const std::byte> cluster) {
+  const auto fixed = read_struct<DiskHeaderV3>(cluster);
+  const uint64_t backing_name = fixed.v2.backing_file_offset;
+  const uint64_t end = backing_name == 0 ? cluster.size() : std::min<uint64_t>(backing_name, cluster.size());
+  ExtensionReader reader(cluster.first(end),
+                         fixed.v2.version == 2 ? sizeof(DiskHeaderV2) : uint32_t{fixed.header_length});
+  std::optional<uint64_t> found;
+  for (;;) {
+    const auto extension = reader.next();
+    if (!extension.ok() || !*extension) return found;
+    if (static_cast<ExtensionType>((*extension)->type) == ExtensionType::kBitmaps) found = (*extension)->offset;
+  }
 }
 
 std::vector<FeatureName> known_feature_names() {

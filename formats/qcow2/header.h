@@ -84,6 +84,11 @@ Result<Header> parse_header(std::span<const std::byte> cluster, HeaderTolerance 
 /// Errors: ENOSPC when it does not fit.
 Result<std::vector<std::byte>> encode_header(const Header& header);
 
+/// Where in `cluster`, a header cluster that parse_header() accepts, the data of the bitmaps extension begin.
+std::optional<uint64_t> find_bitmaps_extension(std::span<const std::byte> cluster);
+/// Those data for `extension`.
+std::vector<std::byte> encode_bitmaps_extension(const BitmapsExtension& extension);
+
 /// The feature name table that new images get.
 std::vector<FeatureName> known_feature_names();
 

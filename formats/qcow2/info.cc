@@ -7,15 +7,15 @@ namespace coimg::qcow2 {
 
 namespace {
 
-std::vector<InfoTree> describe_bitmaps(const std::vector<BitmapEntry>& bitmaps) {
+std::vector<InfoTree> describe_bitmaps(const std::vector<BitmapInfo>& bitmaps) {
   std::vector<InfoTree> list;
-  for (const BitmapEntry& bitmap : bitmaps) {
+  for (const BitmapInfo& bitmap : bitmaps) {
     std::vector<std::string> flags;
-    if (bitmap.in_use) flags.emplace_back("in-use");
-    if (bitmap.automatic) flags.emplace_back("auto");
+    if (bitmap.inconsistent) flags.emplace_back("in-use");
+    if (bitmap.recording) flags.emplace_back("auto");
     list.push_back({{{"flags", std::move(flags)},
                      {"name", bitmap.name},
-                     {"granularity", static_cast<int64_t>(uint64_t{1} << bitmap.granularity_bits)}}});
+                     {"granularity", static_cast<int64_t>(bitmap.granularity)}}});
   }
   return list;
 }
@@ -32,7 +32,7 @@ SnapshotInfo describe_snapshot(const Snapshot& snapshot) {
   return info;
 }
 
-InfoTree describe_format(const Header& header, const std::vector<BitmapEntry>& bitmaps) {
+InfoTree describe_format(const Header& header, const std::vector<BitmapInfo>& bitmaps) {
   const bool version_3 = header.version >= 3;
   InfoTree tree;
   auto add = [&tree](std::string key, auto value) { tree.fields.push_back({std::move(key), std::move(value)}); };
@@ -67,7 +67,7 @@ Result<ImageInfo> Qcow2::info() {
   info.backing_filename = header_.backing_file;
   info.backing_format = header_.backing_format;
   for (const Snapshot& snapshot : snapshots_) info.snapshots.push_back(describe_snapshot(snapshot));
-  info.format_specific = describe_format(header_, bitmaps_);
+  info.format_specific = describe_format(header_, bitmaps());
   return info;
 }
 

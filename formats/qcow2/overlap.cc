@@ -7,12 +7,16 @@
 // Format: qcow2, section "Check before every write to the qcow2 file".
 #include <fmt/format.h>
 
+#include <cassert>
+
 #include "block/util/math.h"
 #include "formats/qcow2/qcow2.h"
 
 namespace coimg::qcow2 {
 
 namespace {
+
+constexpr std::string_view kBitmapDirectory = "bitmap directory";
 
 /// Structures that the header or a snapshot refers to.
 struct FixedStructure {
@@ -35,7 +39,7 @@ std::vector<FixedStructure> fixed_structures(const Header& header, const Geometr
     structures.push_back({"inactive L1 table", snapshot.l1_table_offset, snapshot.l1_size * uint64_t{8}});
   }
   if (header.bitmaps) {
-    structures.push_back({"bitmap directory", header.bitmaps->directory_offset, header.bitmaps->directory_bytes});
+    structures.push_back({kBitmapDirectory, header.bitmaps->directory_offset, header.bitmaps->directory_bytes});
   }
   if (header.encryption) {
     structures.push_back({"encryption header", header.encryption->offset, header.encryption->bytes});
@@ -57,6 +61,25 @@ Result<void> Qcow2::check_overlap_locked(HostOffset offset, uint64_t bytes) {
     return {};
   return corruption(
       fmt::format("Preventing invalid write on metadata (overlaps with {})", metadata_name_locked(hit->first)), true);
+}
+
+Result<void> Qcow2::check_bitmap_directory_locked() {
+  assert(header_.bitmaps);
+  const ClusterRun own = clusters_of(geometry_, header_.bitmaps->directory_offset, header_.bitmaps->directory_bytes);
+  ClusterSet others;
+  for (const FixedStructure& structure : fixed_structures(header_, geometry_, *refcounts_, snapshots_)) {
+    const ClusterRun run = clusters_of(geometry_, structure.offset, structure.bytes);
+    if (structure.name != kBitmapDirectory) others.insert(run.first, run.count());
+  }
+  for (const uint64_t entry : refcounts_->entries()) {
+    const HostOffset block(entry & kRefcountTableOffsetMask);
+    if (block.v != 0) others.insert(geometry_.host_cluster(block), ClusterCount(1));
+  }
+  for (const L1Entry entry : l1_table_) {
+    if (entry.has_table()) others.insert(geometry_.host_cluster(entry.l2_table()), ClusterCount(1));
+  }
+  if (!others.first_overlap(own.first, own.count())) return {};
+  return corruption("the bitmap directory overlaps with other metadata", true);
 }
 
 /// Errors: EIO, reported, when a table lies in the header or in a table that the header refers to: writing the one

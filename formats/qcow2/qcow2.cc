@@ -156,13 +156,14 @@ Result<void> Qcow2::load_tables() {
     COIMG_TRY(refcounts_->load(header_.refcount_table_offset, header_.refcount_table_clusters));
   }
   snapshots_ = COIMG_TRY(load_snapshot_table(file_, header_)).snapshots;
-  if (header_.bitmaps) bitmaps_ = COIMG_TRY(load_bitmap_directory(file_, header_));
+  COIMG_TRY(bitmaps_.load_directory_locked());
   if (header_.stale_bitmaps) {
     emit_warning(
-        fmt::format("coimg: warning: {}: a program lacking bitmap support modified this file, so all bitmaps "
-                    "are now considered inconsistent\n"
-                    "Some clusters may be leaked, run 'coimg check -r' on the image file to fix.\n",
-                    filename_));
+        fmt::format("{0}: warning: a program lacking bitmap support modified this file, so all bitmaps are now "
+                    "considered inconsistent\n"
+                    "Some clusters may be leaked, run '{0} check -r' on the image file to fix.\n",
+                    program_invocation_short_name),
+        filename_);
   }
   return {};
 }
@@ -175,29 +176,18 @@ Result<void> Qcow2::prepare_for_writing() {
     dirty = (header_.incompatible_features & kDirty) != 0;
   }
   // Check is told about the damage by the user, who decides what becomes of it.
-  if (dirty && !flags_.check) COIMG_TRY(repair_dirty());
-  return {};
+  if (flags_.check) return {};
+  if (dirty) COIMG_TRY(repair_dirty());
+  return bitmaps_.prepare_for_writing();
 }
 
 /// What this program does not keep up to date while it writes must not claim to be valid afterwards. This comes before
 /// any other write.
 ///
-/// Bitmaps record every change of the guest's data, which is not done here; a check does not change that data.
-/// Crash: the bitmaps are void or not; the clusters of void ones are leaked.
+/// Crash: the claims are there or not. The clusters of bitmaps that were void already are leaked.
 Result<void> Qcow2::drop_unknown_metadata_locked() {
-  const uint64_t kept = flags_.check ? header_.autoclear_features & kBitmapsValid : 0;
-  const bool drop_bitmaps = !(kept & kBitmapsValid) && header_.bitmaps.has_value();
-  if (kept == header_.autoclear_features && !header_.stale_bitmaps) return {};
-  if (flags_.check && kept == header_.autoclear_features) return {};  // a stale extension is harmless
-
-  if (drop_bitmaps) {
-    emit_warning(
-        fmt::format("coimg: warning: {}: {} persistent bitmap(s) will be lost, as they are not kept up to date "
-                    "while the image is written\n",
-                    filename_, bitmaps_.size()));
-    header_.bitmaps.reset();
-    bitmaps_.clear();
-  }
+  const uint64_t kept = header_.bitmaps ? header_.autoclear_features & kBitmapsValid : 0;
+  if (kept == header_.autoclear_features && (!header_.stale_bitmaps || flags_.check)) return {};
   header_.autoclear_features = kept;
   header_.stale_bitmaps = false;
   return rewrite_header_locked().with_context("clearing features that are not kept up to date");
@@ -243,7 +233,9 @@ Result<void> Qcow2::close() {
   if (!flags_.writable) return {};
   CoWriteGuard guard(lock_);
   if (failed_) return store_pending_corrupt_mark_locked();  // what the caches hold is not to be trusted
-  return flush_locked();
+  const Result<void> stored = bitmaps_.store_locked();
+  const Result<void> flushed = flush_locked();
+  return stored.ok() ? flushed : stored;
 }
 
 // --- the header ----------------------------------------------------------------------------------------------------
@@ -265,6 +257,17 @@ Result<void> Qcow2::store_incompatible_features_locked(uint64_t features) {
           .with_context("writing the header"));
   COIMG_TRY(file_.co_flush().with_context("flushing the header"));
   header_.incompatible_features = features;
+  return {};
+}
+
+Result<void> Qcow2::store_autoclear_features_locked(uint64_t features) {
+  assert(header_.version >= 3);
+  const be64 stored = features;
+  COIMG_TRY(
+      file_.co_pwrite(offsetof(DiskHeaderV3, autoclear_features), std::as_bytes(std::span<const be64, 1>(&stored, 1)))
+          .with_context("writing the header"));
+  COIMG_TRY(file_.co_flush().with_context("flushing the header"));
+  header_.autoclear_features = features;
   return {};
 }
 

@@ -3,7 +3,8 @@
 // Which file does what: header parses and encodes the header cluster; qcow2.cc opens, flushes and closes; mapping.cc
 // looks guest ranges up, read.cc reads them and block_status.cc tells where they lie; cluster_alloc.cc is the write
 // side: allocation, copy-on-write, linking; discard.cc zeroes and frees guest clusters; resize.cc grows and shrinks;
-// snapshot_change.cc takes and applies snapshots; refcount counts clusters; check.cc and repair.cc find and fix damage;
+// snapshot_change.cc takes and applies snapshots; bitmaps.h keeps dirty bitmaps; refcount counts clusters; check.cc and
+// repair.cc find and fix damage;
 // create.cc makes new images; info.cc describes.
 //
 // Format: qcow2, specification sections named in each file.
@@ -21,7 +22,7 @@
 #include "block/node.h"
 #include "block/request_tracker.h"
 #include "coroutine/co_rwlock.h"
-#include "formats/qcow2/bitmap.h"
+#include "formats/qcow2/bitmaps.h"
 #include "formats/qcow2/cluster_alloc.h"
 #include "formats/qcow2/cluster_set.h"
 #include "formats/qcow2/extent.h"
@@ -69,12 +70,22 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> apply_snapshot(const SnapshotSelector& selector) coroutine_fn override;
   Result<void> delete_snapshot(const SnapshotSelector& selector) coroutine_fn override;
   Result<void> show_snapshot(const SnapshotSelector& selector) coroutine_fn override;
+  bool supports_bitmaps() const override;
+  std::vector<BitmapInfo> bitmaps() const override;
+  Result<void> add_bitmap(const BitmapInfo& bitmap) coroutine_fn override;
+  Result<void> remove_bitmap(const std::string& name) coroutine_fn override;
+  Result<void> clear_bitmap(const std::string& name) coroutine_fn override;
+  Result<void> set_bitmap_recording(const std::string& name, bool recording) coroutine_fn override;
+  Result<void> merge_bitmap(const std::string& name, BlockDriver& source, const std::string& source_name)
+      coroutine_fn override;
+  Result<void> visit_bitmap(const std::string& name, const DirtyVisitor& visitor) coroutine_fn override;
   bool created_reads_as_zeros() const override;
 
   /// The node of the backing file, set by the block layer after open; null for none.
   [[nodiscard]] BlockNode* backing() const;
 
  private:
+  friend class Bitmaps;
   friend class Checker;
   friend class Repairer;
 
@@ -90,6 +101,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> flush_locked() coroutine_fn CO_REQUIRES(lock_);
   Result<void> rewrite_header_locked() coroutine_fn CO_REQUIRES(lock_);
   Result<void> store_incompatible_features_locked(uint64_t features) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> store_autoclear_features_locked(uint64_t features) coroutine_fn CO_REQUIRES(lock_);
   Result<void> store_refcount_table_location(HostOffset offset, uint32_t clusters) coroutine_fn override;
   Result<void> write_back_l2_tables() coroutine_fn override;
   Result<void> store_pending_corrupt_mark_locked() coroutine_fn CO_REQUIRES(lock_);
@@ -224,6 +236,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   // --- overlap.cc: the guard against writing guest data over metadata ----------------------------------------------
   /// To be asked before guest data is written and for each new cluster. Errors: EIO, reported, for metadata.
   Result<void> check_overlap_locked(HostOffset offset, uint64_t bytes) CO_REQUIRES_SHARED(lock_);
+  /// The same for the bitmap directory, which is about to be changed in place.
+  Result<void> check_bitmap_directory_locked() CO_REQUIRES_SHARED(lock_);
   Result<void> build_overlap_guard_locked() CO_REQUIRES_SHARED(lock_);
   std::string metadata_name_locked(HostCluster cluster) const CO_REQUIRES_SHARED(lock_);
   void note_metadata(HostOffset offset, uint64_t bytes, bool in_use);
@@ -250,11 +264,11 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Header header_ CO_GUARDED_BY(lock_);
   std::vector<L1Entry> l1_table_ CO_GUARDED_BY(lock_);
   std::vector<Snapshot> snapshots_ CO_GUARDED_BY(lock_);
-  std::vector<BitmapEntry> bitmaps_ CO_GUARDED_BY(lock_);
 
   std::unique_ptr<MetadataCache> l2_cache_;        ///< entries change under lock_ held exclusively
   std::unique_ptr<MetadataCache> refcount_cache_;  ///< entries change under refcounts_'s lock
   std::unique_ptr<RefcountTable> refcounts_;
+  Bitmaps bitmaps_{*this};  ///< has rules of its own
 
   ClusterSet metadata_clusters_;  ///< valid when built; never changes across a yield, so it needs no lock
   bool overlap_guard_built_ = false;

@@ -55,12 +55,14 @@ Result<void> Qcow2::resize_exclusively(uint64_t new_length) {
     if (header_.version < 3 && !snapshots_.empty()) {
       return Error(ENOTSUP, "Can't resize a v2 image which has snapshots");
     }
-    if (!bitmaps_.empty()) return Error(ENOTSUP, "Can't resize a qcow2 image that has bitmaps");
     if (new_length > kMaxFileOffset - kSectorSize) {
       return Error(EFBIG, "Failed to grow the L1 table: File too large");
     }
   }
-  return new_length > virtual_size_ ? grow(new_length) : shrink(new_length);
+  COIMG_TRY(bitmaps_.prepare_resize(new_length));
+  COIMG_TRY(new_length > virtual_size_ ? grow(new_length) : shrink(new_length));
+  bitmaps_.resize(new_length);
+  return {};
 }
 
 // --- growing -------------------------------------------------------------------------------------------------------
@@ -165,8 +167,13 @@ Result<void> Qcow2::store_l1_location_locked(HostOffset offset, uint32_t entries
 
 Result<void> Qcow2::store_size_locked(uint64_t new_length) {
   const be64 stored(new_length);
-  COIMG_TRY(file_.co_pwrite(offsetof(DiskHeaderV2, size), bytes_of(stored)).with_context("writing the new size"));
-  COIMG_TRY(file_.co_flush());
+  Result<void> written =
+      file_.co_pwrite(offsetof(DiskHeaderV2, size), bytes_of(stored)).with_context("writing the new size");
+  if (written.ok()) written = file_.co_flush();
+  if (!written.ok()) {
+    bitmaps_.distrust();
+    return written;
+  }
   header_.size = new_length;
   virtual_size_ = new_length;
   return {};

@@ -58,6 +58,7 @@ Result<void> Qcow2::pwritev(uint64_t offset, const IoVector& iov, const WriteOpt
   const GuestOffset guest(offset);
   {
     const TrackedRequest request(in_flight_, offset, iov.size(), RangeMode::kShared);
+    COIMG_TRY(bitmaps_.note_change(offset, iov.size()));
     std::vector<Extent> extents;
     if (COIMG_TRY(map_in_place(guest, iov.size(), extents))) {
       if (options.placement) options.placement->finish();
@@ -74,6 +75,7 @@ Result<void> Qcow2::pwritev(uint64_t offset, const IoVector& iov, const WriteOpt
   const uint64_t first = geometry_.cluster_down(offset);
   const uint64_t end = geometry_.cluster_up(offset + iov.size());
   const TrackedRequest request(in_flight_, first, end - first, RangeMode::kExclusive);
+  COIMG_TRY(bitmaps_.note_change(offset, iov.size()));  // once more: a bitmap may have changed in between
   return write_allocating(guest, iov, options.placement);
 }
 

@@ -64,6 +64,7 @@ Result<void> Qcow2::pwrite_compressed(uint64_t offset, const IoVector& iov, cons
 
   if (options.placement) options.placement->wait_turn();
   const TrackedRequest tracked(in_flight_, offset, geometry_.cluster_up(iov.size()), RangeMode::kExclusive);
+  COIMG_TRY(bitmaps_.note_change(offset, iov.size()));
   {
     CoWriteGuard guard(lock_);
     COIMG_TRY(place_compressed_locked(request));
