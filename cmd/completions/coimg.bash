@@ -53,6 +53,8 @@ _coimg() {
   if [[ $cur == -* ]]; then
     local options
     case $command in
+      bitmap) options='--add --remove --clear --enable --disable --merge -b --source-file -F --source-format -g --granularity -f
+        --image-opts --object --help' ;;
       check) options='-q -f -r -T -U --output= --image-opts --object --help' ;;
       compare) options='-f -F -T -p -q -s -U --image-opts --object --help' ;;
       convert) options='-f -F -O -B -b -c -C -l -m -n -o -p -q -r -S -t -T -U -W --salvage --target-is-zero --image-opts

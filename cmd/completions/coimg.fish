@@ -1,9 +1,10 @@
 # fish completion for coimg
 
 function __coimg_without_command
-    not __fish_seen_subcommand_from check compare convert create info map snapshot
+    not __fish_seen_subcommand_from bitmap check compare convert create info map snapshot
 end
 
+complete -c coimg -n __coimg_without_command -f -a bitmap -d 'Manage dirty bitmaps'
 complete -c coimg -n __coimg_without_command -f -a check -d 'Look for damage, and repair it'
 complete -c coimg -n __coimg_without_command -f -a compare -d 'Do two images hold the same'
 complete -c coimg -n __coimg_without_command -f -a convert -d 'Copy images into a new one'
@@ -16,14 +17,14 @@ complete -c coimg -s h -l help -d 'Show help'
 set -l formats 'raw qcow2'
 set -l caches 'none writeback writethrough directsync unsafe'
 
-complete -c coimg -n '__fish_seen_subcommand_from check compare convert create info map' -x -s f -a $formats -d 'Image format'
+complete -c coimg -n '__fish_seen_subcommand_from bitmap check compare convert create info map' -x -s f -a $formats -d 'Image format'
 complete -c coimg -n '__fish_seen_subcommand_from check info map' -x -l output -a 'human json' -d 'Form of the report'
 complete -c coimg -n '__fish_seen_subcommand_from check compare convert info map snapshot' -s U -d 'Open without locks'
-complete -c coimg -n '__fish_seen_subcommand_from check compare convert info map snapshot' -l image-opts -d 'The operand is an option list'
+complete -c coimg -n '__fish_seen_subcommand_from bitmap check compare convert info map snapshot' -l image-opts -d 'The operand is an option list'
 complete -c coimg -n '__fish_seen_subcommand_from check compare convert create' -s q -d 'Print nothing but errors'
 complete -c coimg -n '__fish_seen_subcommand_from compare convert' -s p -d 'Show progress'
 complete -c coimg -n '__fish_seen_subcommand_from check compare convert' -x -s T -a $caches -d 'Cache mode'
-complete -c coimg -n '__fish_seen_subcommand_from compare convert create' -x -s F -a $formats -d 'Format of the other image'
+complete -c coimg -n '__fish_seen_subcommand_from bitmap compare convert create' -x -s F -a $formats -d 'Format of the other image'
 complete -c coimg -n '__fish_seen_subcommand_from create convert' -x -s o -d 'Creation options' \
     -a 'backing_file= backing_fmt= cluster_size= compat= compression_type=zlib compression_type=zstd lazy_refcounts= preallocation= refcount_bits= size= help'
 
@@ -53,3 +54,11 @@ complete -c coimg -n '__fish_seen_subcommand_from snapshot' -s l -d 'List them'
 complete -c coimg -n '__fish_seen_subcommand_from snapshot' -x -s a -d 'Make the disk what it was'
 complete -c coimg -n '__fish_seen_subcommand_from snapshot' -x -s c -d 'Take one'
 complete -c coimg -n '__fish_seen_subcommand_from snapshot' -x -s d -d 'Delete one'
+complete -c coimg -n '__fish_seen_subcommand_from bitmap' -l add -d 'Add the bitmap'
+complete -c coimg -n '__fish_seen_subcommand_from bitmap' -l remove -d 'Remove it'
+complete -c coimg -n '__fish_seen_subcommand_from bitmap' -l clear -d 'Nothing has changed'
+complete -c coimg -n '__fish_seen_subcommand_from bitmap' -l enable -d 'Record changes'
+complete -c coimg -n '__fish_seen_subcommand_from bitmap' -l disable -d 'Stay as it is'
+complete -c coimg -n '__fish_seen_subcommand_from bitmap' -x -l merge -d 'Add what another one has'
+complete -c coimg -n '__fish_seen_subcommand_from bitmap' -r -s b -l source-file -d 'Image to merge from'
+complete -c coimg -n '__fish_seen_subcommand_from bitmap' -x -s g -l granularity -d 'Bytes that a bit stands for'

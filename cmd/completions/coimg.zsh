@@ -2,6 +2,7 @@
 
 local -a commands formats caches
 commands=(
+  'bitmap:manage dirty bitmaps'
   'check:verify the metadata of an image, and repair it'
   'compare:tell whether two images hold the same'
   'convert:copy images into a new one of another format'
@@ -20,6 +21,7 @@ case $state in
     local -a common
     common=('--image-opts[operands are option strings]' '*--object[define an object]:object:' '(-f --format)'{-f,--format}'[format]:format:($formats)')
     case $words[1] in
+      bitmap) _arguments $common '*--add[add the bitmap]' '*--remove[remove it]' '*--clear[nothing has changed]' '*--enable[record changes]' '*--disable[stay as it is]' '*--merge[add what another one has]:bitmap:' '(-b --source-file)'{-b,--source-file}'[image to merge from]:file:_files' '(-F --source-format)'{-F,--source-format}'[its format]:format:($formats)' '(-g --granularity)'{-g,--granularity}'[bytes a bit]:bytes:' '1:image:_files' '2:bitmap:' ;;
       check) _arguments $common '-q[no report]' '(-r --repair)'{-r,--repair}'[repair]:what:(leaks all)' '-T[cache mode]:mode:($caches)' '-U[no locks]' '--output=[form]:form:(human json)' '*:image:_files' ;;
       compare) _arguments $common '-F[second format]:format:($formats)' '-T[cache mode]:mode:($caches)' '-p[progress]' '-q[quiet]' '-s[strict]' '-U[no locks]' '*:image:_files' ;;
       convert) _arguments $common '-O[target format]:format:($formats)' '-o[options]:options:' '-c[compress]' '-n[target exists]' '-p[progress]' '-q[quiet]' '-m[requests in flight]:number:' '-W[out of order]' '-S[sparse size]:size:' '-B[backing file]:file:_files' '-F[backing format]:format:($formats)' '-r[rate limit]:rate:' '-t[target cache mode]:mode:($caches)' '-T[source cache mode]:mode:($caches)' '-U[no locks]' '--salvage[read what can be read]' '--target-is-zero[target reads as zeros]' '*:image:_files' ;;

@@ -18,6 +18,8 @@ namespace {
 /// Of new bitmaps: a bit a cluster, within what is neither too fine to be small nor too coarse to be useful.
 constexpr uint64_t kMinDefaultGranularity = 4 * kKiB, kMaxDefaultGranularity = 64 * kKiB;
 
+Error no_such_bitmap(const std::string& name) { return {ENOENT, fmt::format("Dirty bitmap '{}' not found", name)}; }
+
 }  // namespace
 
 Bitmap* Bitmaps::find(const std::string& name) {
@@ -28,7 +30,7 @@ Bitmap* Bitmaps::find(const std::string& name) {
 /// Errors: ENOENT, and EINVAL for one that is inconsistent.
 Result<Bitmap*> Bitmaps::find_usable(const std::string& name) {
   Bitmap* const bitmap = find(name);
-  if (bitmap == nullptr) return Error(ENOENT, fmt::format("Dirty bitmap '{}' not found", name));
+  if (bitmap == nullptr) return no_such_bitmap(name);
   if (bitmap->entry.in_use) return inconsistent_bitmap(name);
   return bitmap;
 }
@@ -64,7 +66,7 @@ Result<void> Bitmaps::add(const BitmapInfo& info) {
 
 Result<void> Bitmaps::remove(const std::string& name) {
   Bitmap* const bitmap = find(name);
-  if (bitmap == nullptr) return Error(ENOENT, fmt::format("Dirty bitmap '{}' not found", name));
+  if (bitmap == nullptr) return no_such_bitmap(name);
   if (!bitmap->loaded) {
     const Result<void> loaded = load_table(*bitmap);
     if (!loaded.ok() && loaded.error().errnum() != EINVAL) return loaded;
@@ -92,22 +94,21 @@ Result<void> Bitmaps::set_recording(const std::string& name, bool recording) {
 }
 
 Result<void> Bitmaps::merge(const std::string& name, BlockDriver& source, const std::string& source_name) {
+  if (find(name) == nullptr) return no_such_bitmap(name);
+  const std::vector<BitmapInfo> bitmaps = source.bitmaps();
+  const auto merged = std::ranges::find(bitmaps, source_name, &BitmapInfo::name);
+  if (merged == bitmaps.end()) return no_such_bitmap(source_name);
   Bitmap* const target = COIMG_TRY(find_usable(name));
-  const auto add = [target](uint64_t offset, uint64_t bytes) { target->bits.set(offset, bytes); };
-  if (&source == &image_) {
-    if (name != source_name) COIMG_TRY(visit(source_name, add));
-  } else {
-    const auto bitmaps = source.bitmaps();
-    const bool exists = std::ranges::find(bitmaps, source_name, &BitmapInfo::name) != bitmaps.end();
-    if (exists && source.length() != image_.virtual_size_) {
-      return Error(EINVAL, fmt::format("Bitmaps are of different sizes (destination size is {}, source size is {}) and "
-                                       "can't be merged",
-                                       image_.virtual_size_, source.length()));
-    }
-    COIMG_TRY(source.visit_bitmap(source_name, add));
+  if (merged->inconsistent) return inconsistent_bitmap(source_name);
+  if (source.length() != image_.virtual_size_) {
+    return Error(EINVAL, fmt::format("Bitmaps are of different sizes (destination size is {}, source size is {}) and "
+                                     "can't be merged",
+                                     image_.virtual_size_, source.length()));
   }
+  const auto add = [target](uint64_t offset, uint64_t bytes) { target->bits.set(offset, bytes); };
   changed_ = true;
-  return {};
+  if (&source != &image_) return source.visit_bitmap(source_name, add);
+  return name == source_name ? Result<void>() : visit(source_name, add);
 }
 
 Result<void> Bitmaps::visit(const std::string& name, const DirtyVisitor& visitor) {

@@ -16,8 +16,6 @@ namespace {
 /// As in qemu-img; also keeps the table of counters small.
 constexpr uint64_t kMaxFileClusters = (uint64_t{1} << 31) - 1;
 
-constexpr uint64_t kBitmapTableReserved = 0xff000000000001fe;
-
 /// Clusters behind the end of the file that a rebuild of the refcounts may come to use.
 uint64_t rebuild_window(const Geometry& geometry, uint64_t clusters) {
   const uint64_t blocks = clusters / geometry.refcounts_per_block() + 2;
@@ -171,6 +169,13 @@ Result<void> Checker::count_bitmaps() {
   if (!header_.bitmaps || !(header_.autoclear_features & kBitmapsValid)) return {};
   add_metadata(header_.bitmaps->directory_offset, header_.bitmaps->directory_bytes);
   std::vector<BitmapEntry> bitmaps = COIMG_TRY(load_bitmap_directory(file_, header_));
+  for (const BitmapEntry& bitmap : bitmaps) {
+    const uint64_t needed = geometry_.clusters_for(bitmap_data_bytes(header_.size, bitmap.granularity_bits));
+    if (bitmap.in_use || bitmap.table_entries == needed) continue;
+    report(fmt::format("ERROR bitmap '{}' has a table of {} entries, the disk needs {}", bitmap.name,
+                       bitmap.table_entries, needed));
+    ++result_.corruptions;
+  }
   std::ranges::sort(bitmaps, {},
                     [](const BitmapEntry& bitmap) { return std::pair(bitmap.table_offset.v, bitmap.table_entries); });
   for (size_t i = 0; i < bitmaps.size();) {
@@ -197,14 +202,13 @@ Result<void> Checker::count_bitmaps() {
 void Checker::count_bitmap_table(const BitmapEntry& bitmap, std::span<const std::byte> table, uint64_t times) {
   const auto* entries = reinterpret_cast<const be64*>(table.data());
   for (size_t i = 0; i < table.size() / 8; ++i) {
-    const uint64_t entry = entries[i];
-    const HostOffset offset(entry & kEntryOffsetMask);
-    if (entry & kBitmapTableReserved || !is_aligned(offset.v, geometry_.cluster_size())) {
-      report(fmt::format("ERROR bitmap '{}' table entry {} is invalid: {:x}", bitmap.name, i, entry));
+    const BitmapTableEntry entry(uint64_t{entries[i]});
+    if (!entry.valid(geometry_)) {
+      report(fmt::format("ERROR bitmap '{}' table entry {} is invalid: {:x}", bitmap.name, i, entry.raw()));
       result_.corruptions += times;
       lost_references_ = true;
-    } else if (offset.v != 0) {
-      add_metadata(offset, geometry_.cluster_size(), times);
+    } else if (entry.cluster().v != 0) {
+      add_metadata(entry.cluster(), geometry_.cluster_size(), times);
     }
   }
 }

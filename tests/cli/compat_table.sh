@@ -598,3 +598,88 @@ same 'qemu-img convert -l snapshot.id=1,snapshot.name=one -O raw a.qcow2 x && ck
 same 'qemu-img convert -l snapshot.id=2,snapshot.name=one -O raw a.qcow2 x'
 same 'qemu-img convert -l one -O raw a.qcow2 a.qcow2 x'
 same 'qemu-img convert -l one -O raw none.qcow2 x'
+
+setup_bitmap() {
+  qemu-img create -f qcow2 a.qcow2 1M
+  qemu-img bitmap --add a.qcow2 b
+  qemu-img bitmap --add --disable -g 4k a.qcow2 fine
+  qemu-io -f qcow2 -c 'write 64k 5k' -c 'write 700k 1k' a.qcow2
+  cp a.qcow2 broken.qcow2
+  timeout -s KILL 1 qemu-io -f qcow2 -c 'write 0 4k' -c 'sleep 20000' broken.qcow2 || true
+  qemu-img bitmap --add broken.qcow2 good
+  qemu-img create -f qcow2 none.qcow2 1M
+  qemu-img create -f qcow2 large.qcow2 2M
+  qemu-img bitmap --add large.qcow2 b
+  qemu-img create -f qcow2 huge.qcow2 8T
+  qemu-img create -f qcow2 -o compat=0.10 v2.qcow2 1M
+  qemu-img create -f qcow2 -b none.qcow2 -F qcow2 top.qcow2
+  qemu-img bitmap --add top.qcow2 b
+  truncate -s 1M a.raw
+}
+group bitmap
+list='| sed "/disk size/d"'
+same 'qemu-img bitmap'
+same 'qemu-img bitmap a.qcow2 b'
+same 'qemu-img bitmap --add'
+same 'qemu-img bitmap --add a.qcow2'
+same 'qemu-img bitmap --add a.qcow2 b c'
+same 'qemu-img bitmap --clear -g 1k'
+same 'qemu-img bitmap --clear -F raw -g 1k'
+same 'qemu-img bitmap -F raw -b x'
+same 'qemu-img bitmap --add -g 1k -F raw x'
+same 'qemu-img bitmap --clear -F raw x y'
+same 'qemu-img bitmap --clear -b nofile a.qcow2 b'
+same 'qemu-img bitmap --add --bogus a.qcow2 x'
+same 'qemu-img bitmap --add=1 a.qcow2 x'
+same 'qemu-img bitmap --add -U a.qcow2 x'
+same 'qemu-img bitmap --add --merge'
+for size in 1x "''" -1 256 4G 1000; do same "qemu-img bitmap --add -g $size a.qcow2 x"; done
+for size in 0 512 2G 0x1000; do same "qemu-img bitmap --add -g $size a.qcow2 x && qemu-img info a.qcow2 $list"; done
+same "qemu-img bitmap --add --granularity=1M --disable a.qcow2 x; qemu-img info --output=json a.qcow2 | sed /actual-size/d"
+same 'qemu-img bitmap --add a.qcow2 b'
+same "qemu-img bitmap --add a.qcow2 ''"
+same "qemu-img bitmap --add a.qcow2 \$(printf %01023d 7) && qemu-img info a.qcow2 $list"
+same 'qemu-img bitmap --add nofile b'
+same 'qemu-img bitmap --add -f bogus a.qcow2 x'
+same 'qemu-img bitmap --add --image-opts -f qcow2 a.qcow2 x'
+same "qemu-img bitmap --add --image-opts driver=qcow2,file.filename=a.qcow2 x; qemu-img info a.qcow2 $list"
+for action in --remove --clear --enable --disable '--merge b' '--merge nosuch'; do
+  same "qemu-img bitmap $action a.qcow2 nosuch"
+  same "qemu-img bitmap $action a.qcow2 b; qemu-img info a.qcow2 $list; qemu-img check -q a.qcow2"
+  same "qemu-img bitmap $action broken.qcow2 b; qemu-img info broken.qcow2 $list; qemu-img check -q broken.qcow2"
+  same "qemu-img bitmap $action -f raw a.raw b"
+  same "qemu-img bitmap $action v2.qcow2 b"
+done
+same 'qemu-img bitmap --merge b broken.qcow2 good'
+same "qemu-img bitmap --merge '' a.qcow2 b"
+same "qemu-img bitmap --remove b --remove fine a.qcow2 b"
+same "qemu-img bitmap --remove a.qcow2 b; qemu-img bitmap --remove a.qcow2 fine; qemu-img info a.qcow2 $list; qemu-img check a.qcow2 | head -1"
+same "qemu-img bitmap --remove --add --clear --disable a.qcow2 b; qemu-img info a.qcow2 $list"
+same "qemu-img bitmap --disable --disable --enable --clear --disable a.qcow2 b; qemu-img info a.qcow2 $list"
+same "qemu-img bitmap --clear --merge nosuch --remove a.qcow2 b; qemu-img info a.qcow2 $list"
+same 'qemu-img bitmap --merge b -b nofile a.qcow2 b'
+same 'qemu-img bitmap --merge b -b nofile -F bogus a.qcow2 b'
+same 'qemu-img bitmap --merge b -b large.qcow2 -F qcow2 a.qcow2 b'
+same 'qemu-img bitmap --merge nosuch -b large.qcow2 a.qcow2 b'
+same 'qemu-img bitmap --merge b -b broken.qcow2 a.qcow2 b'
+same 'qemu-img bitmap --merge b -b a.raw -F raw a.qcow2 b'
+same 'qemu-img bitmap --merge b -b a.qcow2 a.qcow2 b'
+same 'rm none.qcow2; qemu-img bitmap --add top.qcow2 c && qemu-img bitmap --merge b --source-file top.qcow2 --source-format qcow2 a.qcow2 b'
+differs stderr 'the file is named, not a node with a random number' 'qemu-img bitmap --add -f raw a.raw b'
+differs stderr 'the file is named, not a node with a random number' 'qemu-img bitmap --add v2.qcow2 b'
+differs stderr 'the file is named, not a node with a random number' 'qemu-img bitmap --add -g 1k huge.qcow2 b'
+differs stderr 'the file is named, not a node with a random number' "qemu-img bitmap --add a.qcow2 \$(printf %01024d 7)"
+same "qemu-img convert --bitmaps -O qcow2 a.qcow2 x && qemu-img info x $list && qemu-img check -q x"
+same 'qemu-img convert --bitmaps -O raw a.qcow2 x'
+same 'qemu-img convert --bitmaps -O qcow2 a.qcow2 a.qcow2 x'
+same 'qemu-img convert --bitmaps -f raw -O qcow2 a.raw x'
+same 'qemu-img convert --bitmaps -O qcow2 v2.qcow2 x'
+same 'qemu-img convert --bitmaps -O qcow2 -o compat=0.10 a.qcow2 x'
+same "qemu-img convert --bitmaps -n -O qcow2 a.qcow2 none.qcow2 && qemu-img info none.qcow2 $list"
+same "qemu-img create -q -f qcow2 x 2M; qemu-img convert --bitmaps -n -O qcow2 a.qcow2 x; qemu-img info x $list"
+same 'qemu-img convert --bitmaps -n -O qcow2 top.qcow2 a.qcow2'
+same 'qemu-img convert --bitmaps -O qcow2 broken.qcow2 x'
+same "qemu-img convert --bitmaps --skip-broken-bitmaps -O qcow2 broken.qcow2 x; qemu-img info x $list"
+same 'qemu-img convert --skip-broken-bitmaps -O qcow2 a.qcow2 x'
+same "qemu-img convert -O qcow2 broken.qcow2 x && qemu-img info x $list"
+same "qemu-img snapshot -c s a.qcow2; qemu-img snapshot -a s a.qcow2; qemu-img info a.qcow2 | sed '/disk size/d; /^1 /d'"

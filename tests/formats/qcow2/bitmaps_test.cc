@@ -256,6 +256,7 @@ TEST(Bitmaps, ADamagedTableMakesItsBitmapInconsistent) {
       std::memcpy(disk->bytes.data() + table, &stored, sizeof stored);
       image = open_image(make_mem_node(disk), {}, {.writable = false});
       EXPECT_EQ(image->co_visit_bitmap("a", [](uint64_t, uint64_t) {}).error().errnum(), EINVAL);
+      EXPECT_EQ(image->co_check({})->corruptions, 1u);
       ASSERT_TRUE(image->co_close().ok());
       image = open_image(make_mem_node(disk), {});
       EXPECT_TRUE(find_bitmap(*image, "a")->inconsistent);
@@ -351,6 +352,7 @@ TEST_P(BitmapModel, EveryChangedGranuleIsDirty) {
 INSTANTIATE_TEST_SUITE_P(Kinds, BitmapModel,
                          testing::Values(ImageKind{.cluster_size = 512},
                                          ImageKind{.cluster_size = 4096, .backing = true},
+                                         ImageKind{.cluster_size = 16384, .extended_l2 = true},
                                          ImageKind{.cluster_size = 65536, .refcount_bits = 1}));
 
 // --- failures --------------------------------------------------------------------------------------------------------
@@ -365,6 +367,22 @@ std::shared_ptr<MemDisk> disk_with_bitmaps() coroutine_fn {
   EXPECT_TRUE(image->co_merge_bitmap("off", *image, "a").ok());
   EXPECT_TRUE(image->co_close().ok());
   return disk;
+}
+
+TEST(Bitmaps, AFailedStoreGivesBackWhatItTook) {
+  run_in_main_loop([]() coroutine_fn {
+    const auto disk = disk_with_bitmaps();
+    auto image = open_image(make_fault_node(disk), {});
+    ASSERT_TRUE(image->co_pwrite(0, pattern(kCluster)).ok());
+    ASSERT_TRUE(image->co_flush().ok());
+    fault_driver(*image->file()).fail_range(disk->bytes.size(), kGiB, ENOSPC, kOpWrite);
+    EXPECT_EQ(image->co_close().error().errnum(), ENOSPC);
+    image = open_image(make_mem_node(disk), {});
+    EXPECT_TRUE(find_bitmap(*image, "a")->inconsistent);
+    EXPECT_FALSE(find_bitmap(*image, "off")->inconsistent);
+    expect_sound(*image);
+    ASSERT_TRUE(image->co_close().ok());
+  });
 }
 
 struct Session {
