@@ -400,7 +400,7 @@ same 'qemu-img convert -p -T fast a b'
 same 'qemu-img convert -p a'
 same 'qemu-img convert -O qcow2 a.raw x && stat -c %a x'
 same 'qemu-img convert -f raw -l s a.raw x'
-differs stderr 'bitmaps are not supported yet' 'qemu-img convert --bitmaps -f raw -O qcow2 a.raw x'
+same 'qemu-img convert --bitmaps -f raw -O qcow2 a.raw x'
 differs stderr 'the cache mode is looked at before files are opened' 'qemu-img convert -t fast nofile x'
 differs stdout 'a target that did not become complete is removed' 'qemu-img convert -O qcow2 -B nofile -F raw a.raw x; echo x*'
 
