@@ -52,39 +52,33 @@ Result<void> Bitmaps::prepare_for_writing() {
   return {};
 }
 
-/// Errors: EINVAL for a damaged table, EFBIG for more tables than are reasonable, and what reading gave.
+/// Reads the table, and makes the bits of a bitmap that is consistent. Errors: EINVAL for a damaged table, EFBIG for
+/// more tables than are reasonable, and what reading gave.
 Result<void> Bitmaps::load_table(Bitmap& bitmap) {
   if (bitmap.loaded) return {};
-  const Geometry& geometry = image_.geometry_;
-  const auto broken = [&] {
-    return Error(EINVAL, fmt::format("Could not read bitmap_table table from image for bitmap '{}': Invalid argument",
-                                     bitmap.entry.name))
-        .at("bitmap table", bitmap.entry.table_offset.v);
-  };
-  uint64_t disk_bytes = 0;  // of the disk, also when a snapshot is shown
-  {
-    CoReadGuard guard(image_.lock_);
-    disk_bytes = image_.header_.size;
-  }
-  BitmapBits bits(disk_bytes, bitmap.entry.granularity_bits, geometry.cluster_size());
-  if (bitmap.entry.table_entries != bits.chunks()) return broken();
-  const uint64_t bytes = bits.chunks() * sizeof(be64);
+  const uint64_t bytes = uint64_t{bitmap.entry.table_entries} * sizeof(be64);
   if (bytes > kMaxAllTablesBytes - table_bytes_) {
     return Error(EFBIG, fmt::format("the bitmap tables take more than {} bytes", kMaxAllTablesBytes));
   }
-  std::vector<be64> stored(bits.chunks());
+  std::vector<be64> stored(bitmap.entry.table_entries);
   COIMG_TRY(read_padded(image_.file_, bitmap.entry.table_offset, std::as_writable_bytes(std::span(stored)))
                 .with_context("reading a bitmap table"));
   std::vector<BitmapTableEntry> table;
   table.reserve(stored.size());
   for (const be64& raw : stored) table.emplace_back(uint64_t{raw});
-  if (!std::ranges::all_of(table, [&](BitmapTableEntry entry) { return entry.valid(geometry); })) return broken();
-
+  if (!std::ranges::all_of(table, [&](BitmapTableEntry entry) { return entry.valid(image_.geometry_); })) {
+    return Error(EINVAL, fmt::format("Could not read bitmap_table table from image for bitmap '{}': Invalid argument",
+                                     bitmap.entry.name))
+        .at("bitmap table", bitmap.entry.table_offset.v);
+  }
   table_bytes_ += bytes;
-  bitmap.stored_table = table;
-  bits.set_stored(std::move(table));
-  bitmap.bits = std::move(bits);
+  bitmap.stored_table = std::move(table);
   bitmap.loaded = true;
+  if (bitmap.entry.in_use) return {};  // may be of a time when the disk had another size
+
+  CoReadGuard guard(image_.lock_);  // the disk's size, also when a snapshot is shown
+  bitmap.bits = BitmapBits(image_.header_.size, bitmap.entry.granularity_bits, image_.geometry_.cluster_size());
+  bitmap.bits.set_stored(bitmap.stored_table);
   return {};
 }
 

@@ -36,7 +36,7 @@ struct Bitmap {
   /// Name, granularity, whether it records; where it is stored, if it is. in_use: it is inconsistent, so that nothing
   /// can be done with it but to remove it.
   BitmapEntry entry;
-  bool loaded = false;  ///< `bits` and `stored_table` are valid
+  bool loaded = false;  ///< `stored_table` is valid, and `bits` if the bitmap is consistent
   BitmapBits bits;
   std::vector<BitmapTableEntry> stored_table;  ///< as it is on disk, to be freed when it is replaced
 };

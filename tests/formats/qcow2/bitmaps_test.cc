@@ -202,6 +202,25 @@ TEST(Bitmaps, AreInUseFromTheFirstChangeOn) {
   });
 }
 
+TEST(Bitmaps, OneThatAResizeLeftInUseIsRemovedAsAWhole) {
+  run_in_main_loop([]() coroutine_fn {
+    const auto disk = create_image({.cluster_size = 512}, kSize);
+    auto image = open_image(make_mem_node(disk), {});
+    ASSERT_TRUE(image->co_add_bitmap({.name = "a", .granularity = 512}).ok());
+    ASSERT_TRUE(image->co_pwrite(0, Bytes(512)).ok());
+    reopen(image, disk);
+    ASSERT_TRUE(image->co_truncate(100 * kSize).ok());
+    const auto dead = std::make_shared<MemDisk>(disk->bytes);
+    ASSERT_TRUE(image->co_close().ok());
+
+    image = open_image(make_mem_node(dead), {});
+    ASSERT_TRUE(image->co_remove_bitmap("a").ok());
+    reopen(image, dead);
+    expect_sound(*image);
+    ASSERT_TRUE(image->co_close().ok());
+  });
+}
+
 TEST(Bitmaps, AnInconsistentOneCanOnlyBeRemoved) {
   run_in_main_loop([]() coroutine_fn {
     const auto disk = new_disk();
