@@ -16,9 +16,13 @@ namespace {
 /// Longer chains are taken for a mistake; people advise against more than a few dozen layers.
 constexpr unsigned kMaxBackingDepth = 200;
 
-/// A backing file is only read, and none of what the user has asked for the top holds for it but how to access files.
+/// A backing file is only read, unless something is committed to it, and none of what the user has asked for the top
+/// holds for it but how to access files.
 OpenFlags backing_flags(const OpenFlags& top) {
   OpenFlags flags;
+  flags.writable = flags.resizable = top.writable_below == 1;
+  if (top.writable_below > 1) flags.writable_below = top.writable_below - 1;
+  flags.write_through = top.write_through;
   flags.force_share = top.force_share;
   flags.direct = top.direct;
   flags.no_flush = top.no_flush;

@@ -31,7 +31,7 @@ uint64_t largest_compression_unit(const std::vector<BlockNode*>& sources) {
 class CopyJob {
  public:
   CopyJob(const std::vector<BlockNode*>& sources, BlockNode& target, const CopyOptions& options)
-      : sources_(sources),
+      : sources_(sources, options.window.offset, options.window.bytes),
         target_(target),
         options_(options),
         unit_(std::max<uint64_t>(target.limits().zero_alignment, kZeroUnit)),
@@ -44,6 +44,7 @@ class CopyJob {
                          .chunk_bytes = size_.chunk_bytes,
                          .idle_chunk_bytes = must_store_zeros() ? size_.chunk_bytes : kMaxIdleChunk,
                          .top_layer_only = options.target_has_backing,
+                         .above = options.above,
                          .whole_units = options.compress}) {}
 
   Result<void> run() coroutine_fn {

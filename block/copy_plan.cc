@@ -20,11 +20,14 @@ void append_run(CopyChunk& chunk, const CopyRun& run) {
 
 }  // namespace
 
-SourceSequence::SourceSequence(const std::vector<BlockNode*>& nodes) {
+SourceSequence::SourceSequence(const std::vector<BlockNode*>& nodes, uint64_t offset, uint64_t bytes) {
   for (BlockNode* node : nodes) {
-    if (node->length() == 0) continue;
-    members_.push_back({node, length_});
-    length_ += node->length();
+    const uint64_t first = std::min(offset, node->length());
+    const uint64_t taken = std::min(node->length() - first, bytes - length_);
+    offset -= first;
+    if (taken == 0) continue;
+    members_.push_back({node, length_, first, taken});
+    length_ += taken;
   }
 }
 
@@ -35,23 +38,24 @@ const SourceSequence::Member& SourceSequence::member_at(uint64_t offset) const {
   return *std::prev(behind);
 }
 
-Result<CopyRun> SourceSequence::run_at(uint64_t offset, uint64_t bytes, bool top_layer_only) {
+Result<CopyRun> SourceSequence::run_at(uint64_t offset, uint64_t bytes, bool top_layer_only, const BlockNode* above) {
   const Member& member = member_at(offset);
   const uint64_t inside = offset - member.start;
-  bytes = std::min(bytes, member.node->length() - inside);
+  bytes = std::min(bytes, member.bytes - inside);
   CopyRun run{CopyKind::kData, offset, 0};
-  if (top_layer_only) {
-    const BlockStatus status = COIMG_TRY(member.node->co_block_status(inside, bytes));
-    run.bytes = status.bytes;
-    if (!status.allocated) {
-      run.kind = CopyKind::kLeave;
-    } else if (status.zero) {
-      run.kind = CopyKind::kZero;
-    }
+  BlockStatus status;
+  if (top_layer_only && above == nullptr) {
+    status = COIMG_TRY(member.node->co_block_status(member.first + inside, bytes));
   } else {
-    const ChainStatus chain = COIMG_TRY(member.node->co_chain_status(inside, bytes));
-    run.bytes = chain.status.bytes;
-    if (chain.status.zero) run.kind = CopyKind::kZero;
+    status = COIMG_TRY(member.node->co_chain_status(member.first + inside, bytes, above)).status;
+  }
+  run.bytes = status.bytes;
+  // Of several top layers a short one hides what lies below its end: that is zeros and not left alone.
+  const bool hidden = above != nullptr && status.zero;
+  if (top_layer_only && !status.allocated && !hidden) {
+    run.kind = CopyKind::kLeave;
+  } else if (status.zero) {
+    run.kind = CopyKind::kZero;
   }
   return run;
 }
@@ -60,8 +64,8 @@ Result<void> SourceSequence::read(uint64_t offset, std::span<std::byte> memory) 
   while (!memory.empty()) {
     const Member& member = member_at(offset);
     const uint64_t inside = offset - member.start;
-    const uint64_t bytes = std::min<uint64_t>(memory.size(), member.node->length() - inside);
-    COIMG_TRY(member.node->co_pread(inside, memory.first(bytes)));
+    const uint64_t bytes = std::min<uint64_t>(memory.size(), member.bytes - inside);
+    COIMG_TRY(member.node->co_pread(member.first + inside, memory.first(bytes)));
     offset += bytes;
     memory = memory.subspan(bytes);
   }
@@ -78,7 +82,7 @@ Result<std::optional<CopyChunk>> CopyPlan::next() {
     const uint64_t at = position_ + chunk.bytes;
     const bool first = chunk.bytes == 0;
     CopyRun run = COIMG_TRY(sources_.run_at(at, first ? std::min(end - at, settings_.idle_chunk_bytes) : limit - at,
-                                            settings_.top_layer_only));
+                                            settings_.top_layer_only, settings_.above));
     if (run.kind == CopyKind::kData) {
       run.bytes = std::min(run.bytes, limit - at);
     } else if (first) {

@@ -36,13 +36,15 @@ struct CopyChunk {
 /// Several images read as if they stood behind each other.
 class SourceSequence {
  public:
-  explicit SourceSequence(const std::vector<BlockNode*>& nodes);
+  /// Begins `offset` bytes behind the start of the first one; at most `bytes` long.
+  explicit SourceSequence(const std::vector<BlockNode*>& nodes, uint64_t offset = 0, uint64_t bytes = UINT64_MAX);
 
   [[nodiscard]] uint64_t length() const { return length_; }
 
   /// The run that starts at `offset`, at most `bytes` long. With `top_layer_only`, what the top layers do not allocate
-  /// is to be left alone. Errors: those of block status.
-  Result<CopyRun> run_at(uint64_t offset, uint64_t bytes, bool top_layer_only) coroutine_fn;
+  /// is to be left alone; down to `above` if that is given. Errors: those of block status.
+  Result<CopyRun> run_at(uint64_t offset, uint64_t bytes, bool top_layer_only, const BlockNode* above = nullptr)
+      coroutine_fn;
 
   /// Reads memory.size() bytes, across the borders of the images.
   Result<void> read(uint64_t offset, std::span<std::byte> memory) coroutine_fn;
@@ -50,7 +52,9 @@ class SourceSequence {
  private:
   struct Member {
     BlockNode* node;
-    uint64_t start;
+    uint64_t start;  ///< in the sequence
+    uint64_t first;  ///< byte of the image that stands there
+    uint64_t bytes;
   };
   [[nodiscard]] const Member& member_at(uint64_t offset) const;
 
@@ -66,7 +70,8 @@ class CopyPlan {
     uint64_t chunk_bytes = 0;       ///< of data in one chunk; multiple of the granularity
     uint64_t idle_chunk_bytes = 0;  ///< longest chunk that needs no reading; multiple of the granularity
     bool top_layer_only = false;
-    bool whole_units = false;  ///< a unit with any data is data as a whole (compression)
+    const BlockNode* above = nullptr;  ///< see SourceSequence::run_at()
+    bool whole_units = false;          ///< a unit with any data is data as a whole (compression)
   };
 
   CopyPlan(SourceSequence& sources, Settings settings) : sources_(sources), settings_(settings) {}

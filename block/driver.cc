@@ -13,6 +13,14 @@ Error unsupported(const DriverType& type, std::string_view what) {
 
 }  // namespace
 
+std::optional<Preallocation> find_preallocation(std::string_view name) {
+  if (name == "off") return Preallocation::kOff;
+  if (name == "metadata") return Preallocation::kMetadata;
+  if (name == "falloc") return Preallocation::kFalloc;
+  if (name == "full") return Preallocation::kFull;
+  return std::nullopt;
+}
+
 Result<void> BlockDriver::pwritev(uint64_t, const IoVector&, const WriteOptions&) {
   return unsupported(type(), "writing");
 }
@@ -71,6 +79,16 @@ Result<CheckResult> BlockDriver::check(const CheckOptions&) {
   return Error(ENOTSUP, "This image format does not support checks");
 }
 
+Result<void> BlockDriver::change_backing_file(const std::string&, const std::string&) {
+  return Error::from_errno(ENOTSUP);
+}
+
+Result<void> BlockDriver::make_empty() { return unsupported(type(), "dropping its content"); }
+
+Result<void> BlockDriver::amend(const CreateOptions&, const ProgressCallback&) {
+  return unsupported(type(), "option amendment");
+}
+
 Result<std::optional<uint64_t>> BlockDriver::allocated_file_size() { return std::optional<uint64_t>(); }
 
 Permissions DriverType::file_permissions(const OpenFlags& flags) const {
@@ -86,8 +104,8 @@ Result<void> DriverType::create(BlockNode*, const std::string&, const CreateOpti
   return unsupported(*this, "image creation");
 }
 
-Result<MeasureResult> DriverType::measure(const CreateOptions&, uint64_t, std::optional<uint64_t>) const {
-  return unsupported(*this, "size measurement");
+Result<MeasureResult> DriverType::measure(const CreateOptions&, uint64_t, BlockNode*) const {
+  return Error(ENOTSUP, fmt::format("Block driver '{}' does not support size measurement", name()));
 }
 
 }  // namespace coimg

@@ -33,6 +33,8 @@ class DriverType;
 class DriverRegistry;
 
 enum class Preallocation { kOff, kMetadata, kFalloc, kFull };
+/// "off", "metadata", "falloc" and "full"; nothing for other names.
+std::optional<Preallocation> find_preallocation(std::string_view name);
 
 /// Limits of a driver's requests, constant after open except where truncate changes them.
 struct BlockLimits {
@@ -147,6 +149,9 @@ struct MeasureResult {
   std::optional<uint64_t> bitmaps;
 };
 
+/// How far a long operation is, in units of its own.
+using ProgressCallback = std::function<void(uint64_t done, uint64_t total)>;
+
 /// The state of one open image.
 class BlockDriver {
  public:
@@ -226,6 +231,16 @@ class BlockDriver {
 
   virtual Result<CheckResult> check(const CheckOptions& options) coroutine_fn;
 
+  /// Stores another name and format of the backing file, empty for none; the open image goes on with the one it has.
+  /// What was written before is durable before the new name is. Errors: ENOSPC when the image has no room for them.
+  virtual Result<void> change_backing_file(const std::string& name, const std::string& format) coroutine_fn;
+
+  /// Drops all content, so that everything shows the backing file; durable when it returns. Internal snapshots stay.
+  virtual Result<void> make_empty() coroutine_fn;
+
+  /// Changes creation options of the image; see DriverType::amend_options().
+  virtual Result<void> amend(const CreateOptions& options, const ProgressCallback& on_progress) coroutine_fn;
+
   /// True when a freshly created image of this driver reads as zeros everywhere.
   virtual bool created_reads_as_zeros() const { return false; }
 
@@ -264,6 +279,7 @@ struct OpenFlags {
   bool force_share = false;  ///< -U: no locks
   bool exclusive_source = false;  ///< source of convert: others may not write, whatever the format
   bool check = false;             ///< opened by check: some damage is tolerated
+  unsigned writable_below = 0;    ///< the layer so far below is opened writable and resizable too (commit); 0: none
   bool direct = false;            ///< O_DIRECT
   bool no_flush = false;          ///< drop flush requests (cache=unsafe)
   bool write_through = false;     ///< each write durable
@@ -302,6 +318,8 @@ class DriverType {
   virtual bool supports_check() const { return false; }
   /// In the order of the "Formatting" line.
   virtual std::vector<CreateOptionSpec> create_options() const { return {}; }
+  /// The options that amend() takes, in any order; none: it is not supported.
+  virtual std::vector<CreateOptionSpec> amend_options() const { return {}; }
 
   /// Protocols: whether names that begin with "SCHEME:" are theirs.
   virtual bool handles_scheme(std::string_view scheme) const {
@@ -327,8 +345,10 @@ class DriverType {
     return {};
   }
 
-  virtual Result<MeasureResult> measure(const CreateOptions& options, uint64_t virtual_size,
-                                        std::optional<uint64_t> data_bytes) const;
+  /// How large a new image would become: one for an empty disk of `virtual_size` bytes, or a copy of `source`, which
+  /// has that size. Errors: bad options; those of reading block status.
+  virtual Result<MeasureResult> measure(const CreateOptions& options, uint64_t virtual_size, BlockNode* source) const
+      coroutine_fn;
 };
 
 /// The drivers that the program has. Filled by the program at start, constant afterwards; outlives all nodes.

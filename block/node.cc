@@ -120,6 +120,26 @@ Result<CheckResult> BlockNode::co_check(const CheckOptions& options) {
   return driver_->check(complete).in_file(subject());
 }
 
+Result<void> BlockNode::co_change_backing_file(const std::string& name, const std::string& format) {
+  if (!flags_.writable) return Error(EACCES, "image is read-only");
+  ++write_generation_;
+  return driver_->change_backing_file(name, format).in_file(subject());
+}
+
+Result<void> BlockNode::co_make_empty() {
+  if (!flags_.writable) return Error(EACCES, "image is read-only");
+  ++write_generation_;
+  return driver_->make_empty().in_file(subject());
+}
+
+Result<void> BlockNode::co_amend(const CreateOptions& options, const ProgressCallback& on_progress) {
+  if (!flags_.writable) return Error(EACCES, "image is read-only");
+  auto amended = driver_->amend(options, on_progress);
+  ++write_generation_;
+  refresh_limits();
+  return std::move(amended).in_file(subject());
+}
+
 Result<std::optional<uint64_t>> BlockNode::co_allocated_file_size() {
   auto own = COIMG_TRY(driver_->allocated_file_size());
   if (own || !file_) return own;

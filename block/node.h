@@ -77,6 +77,10 @@ class BlockNode {
   Result<void> co_merge_bitmap(const std::string& name, BlockNode& source, const std::string& source_name) coroutine_fn;
   Result<void> co_visit_bitmap(const std::string& name, const DirtyVisitor& visitor) coroutine_fn;
   Result<CheckResult> co_check(const CheckOptions& options) coroutine_fn;
+  /// See BlockDriver. The node has to be writable, and nothing else may be in flight.
+  Result<void> co_change_backing_file(const std::string& name, const std::string& format) coroutine_fn;
+  Result<void> co_make_empty() coroutine_fn;
+  Result<void> co_amend(const CreateOptions& options, const ProgressCallback& on_progress) coroutine_fn;
   Result<std::optional<uint64_t>> co_allocated_file_size() coroutine_fn;
 
   /// Flushes, closes the driver, then the children; the first error is returned, all is closed in any case.

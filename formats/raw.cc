@@ -175,8 +175,10 @@ class RawDriverType final : public DriverType {
     return result;
   }
 
-  Result<MeasureResult> measure(const CreateOptions&, uint64_t virtual_size, std::optional<uint64_t>) const override {
-    const uint64_t bytes = COIMG_TRY(round_up_size(virtual_size));
+  /// Options make no difference, not even bad ones.
+  Result<MeasureResult> measure(const CreateOptions&, uint64_t virtual_size, BlockNode*) const coroutine_fn override {
+    if (virtual_size > kMaxFileOffset) return Error(EFBIG, "The image size is too large for file format 'raw'");
+    const uint64_t bytes = align_up(virtual_size, kSectorSize);
     return MeasureResult{.required = bytes, .fully_allocated = bytes, .bitmaps = std::nullopt};
   }
 };

@@ -19,6 +19,9 @@ namespace coimg::qcow2 {
 /// program cannot create.
 Result<Header> header_for_options(const CreateOptions& options);
 
+/// The part of it that says how large metadata is. Errors: with qemu-img's words for measure.
+Result<Header> header_for_measure(const CreateOptions& options);
+
 /// Errors: EINVAL for a mode that does not exist.
 Result<Preallocation> preallocation_of(const CreateOptions& options);
 
@@ -26,9 +29,10 @@ Result<Preallocation> preallocation_of(const CreateOptions& options);
 /// Crash: until the end the file is no qcow2 image.
 Result<void> create_image(BlockNode& file, const CreateOptions& options) coroutine_fn;
 
-/// The sizes of an image with these options for a disk of `virtual_size` bytes, of which clusters with `data_bytes` in
-/// all hold data (nothing: none do). Errors: those of header_for_options(); EFBIG for a disk that is too large.
-Result<MeasureResult> measure_image(const CreateOptions& options, uint64_t virtual_size,
-                                    std::optional<uint64_t> data_bytes);
+/// The sizes of an image with these options for an empty disk of `virtual_size` bytes, or for a copy of `source`.
+/// Errors: for the options that have an influence, those of header_for_options() with qemu-img's words for measure;
+/// EFBIG for a disk that is too large; those of reading block status.
+Result<MeasureResult> measure_image(const CreateOptions& options, uint64_t virtual_size, BlockNode* source)
+    coroutine_fn;
 
 }  // namespace coimg::qcow2

@@ -23,11 +23,17 @@ Error needs_version_3(std::string_view what) {
   return {EINVAL, fmt::format("{} and above (use version=v3 or greater)", what)};
 }
 
-Result<uint32_t> version_of(const CreateOptions& options) {
-  const std::string compat = options.text("compat").value_or("1.1");
+std::string compat_of(const CreateOptions& options) { return options.text("compat").value_or("1.1"); }
+
+std::optional<uint32_t> find_version(std::string_view compat) {
   if (compat == "0.10" || compat == "v2") return 2;
   if (compat == "1.1" || compat == "v3") return 3;
-  return bad_value("version", compat);
+  return std::nullopt;
+}
+
+Result<uint32_t> version_of(const CreateOptions& options) {
+  if (const auto version = find_version(compat_of(options))) return *version;
+  return bad_value("version", compat_of(options));
 }
 
 Result<CompressionType> compression_type_of(const CreateOptions& options) {
@@ -76,16 +82,19 @@ Result<void> check_version_2(const CreateOptions& options, const Header& header)
   return {};
 }
 
-Result<void> check_extended_l2(const CreateOptions& options, const Header& header) {
-  if (!options.boolean("extended_l2")) return {};
-  if (header.version < 3) {
-    return needs_version_3("Extended L2 entries are only supported with compatibility level 1.1");
-  }
-  if (header.geometry().cluster_size() < kMinExtendedL2ClusterBytes) {
+Result<void> check_extended_l2_clusters(const CreateOptions& options, const Header& header) {
+  if (options.boolean("extended_l2") && header.geometry().cluster_size() < kMinExtendedL2ClusterBytes) {
     return Error(EINVAL, fmt::format("Extended L2 entries are only supported with cluster sizes of at least {} bytes",
                                      kMinExtendedL2ClusterBytes));
   }
   return {};
+}
+
+Result<void> check_extended_l2(const CreateOptions& options, const Header& header) {
+  if (options.boolean("extended_l2") && header.version < 3) {
+    return needs_version_3("Extended L2 entries are only supported with compatibility level 1.1");
+  }
+  return check_extended_l2_clusters(options, header);
 }
 
 Result<void> check_backing(const CreateOptions& options, bool preallocated) {
@@ -130,10 +139,7 @@ Result<void> check_header_fits(const Header& header) {
 
 Result<Preallocation> preallocation_of(const CreateOptions& options) {
   const std::string mode = options.text("preallocation").value_or("off");
-  if (mode == "off") return Preallocation::kOff;
-  if (mode == "metadata") return Preallocation::kMetadata;
-  if (mode == "falloc") return Preallocation::kFalloc;
-  if (mode == "full") return Preallocation::kFull;
+  if (const auto found = find_preallocation(mode)) return *found;
   return bad_value("preallocation", mode);
 }
 
@@ -166,6 +172,23 @@ Result<Header> header_for_options(const CreateOptions& options) {
     header.feature_names = known_feature_names();
   }
   COIMG_TRY(check_header_fits(header));
+  return header;
+}
+
+Result<Header> header_for_measure(const CreateOptions& options) {
+  Header header;
+  header.cluster_bits = COIMG_TRY(cluster_bits_of(options));
+  COIMG_TRY(check_extended_l2_clusters(options, header));
+  if (options.boolean("extended_l2")) header.incompatible_features |= kExtendedL2;
+  const auto version = find_version(compat_of(options));
+  if (!version) return Error(EINVAL, fmt::format("Invalid compatibility level: '{}'", compat_of(options)));
+  header.version = *version;
+  header.refcount_order = COIMG_TRY(refcount_order_of(options));
+  if (header.version < 3 && header.refcount_order != 4) {
+    return Error(EINVAL,
+                 "Different refcount widths than 16 bits require compatibility level 1.1 or above (use compat=1.1 or "
+                 "greater)");
+  }
   return header;
 }
 

@@ -76,9 +76,9 @@ class Qcow2DriverType final : public DriverType {
     return qcow2::create_image(*file, options);
   }
 
-  Result<MeasureResult> measure(const CreateOptions& options, uint64_t virtual_size,
-                                std::optional<uint64_t> data_bytes) const override {
-    return qcow2::measure_image(options, virtual_size, data_bytes);
+  Result<MeasureResult> measure(const CreateOptions& options, uint64_t virtual_size, BlockNode* source) const
+      coroutine_fn override {
+    return qcow2::measure_image(options, virtual_size, source);
   }
 };
 

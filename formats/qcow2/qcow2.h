@@ -2,10 +2,10 @@
 //
 // Which file does what: header parses and encodes the header cluster; qcow2.cc opens, flushes and closes; mapping.cc
 // looks guest ranges up, read.cc reads them and block_status.cc tells where they lie; cluster_alloc.cc is the write
-// side: allocation, copy-on-write, linking; discard.cc zeroes and frees guest clusters; resize.cc grows and shrinks;
-// snapshot_change.cc takes and applies snapshots; bitmaps.h keeps dirty bitmaps; refcount counts clusters; check.cc and
-// repair.cc find and fix damage;
-// create.cc makes new images; info.cc describes.
+// side: allocation, copy-on-write, linking; discard.cc zeroes and frees guest clusters; resize.cc grows and shrinks,
+// preallocate.cc fills new space; backing.cc changes what lies below; snapshot_change.cc takes and applies snapshots;
+// bitmaps.h keeps dirty bitmaps; refcount counts clusters; check.cc and repair.cc find and fix damage; create.cc makes
+// new images; info.cc describes.
 //
 // Format: qcow2, specification sections named in each file.
 #pragma once
@@ -79,6 +79,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> merge_bitmap(const std::string& name, BlockDriver& source, const std::string& source_name)
       coroutine_fn override;
   Result<void> visit_bitmap(const std::string& name, const DirtyVisitor& visitor) coroutine_fn override;
+  Result<void> change_backing_file(const std::string& name, const std::string& format) coroutine_fn override;
+  Result<void> make_empty() coroutine_fn override;
   bool created_reads_as_zeros() const override;
 
   /// The node of the backing file, set by the block layer after open; null for none.
@@ -199,8 +201,9 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
 
   // --- resize.cc ---------------------------------------------------------------------------------------------------
   /// truncate() for a caller that has the whole disk in flight.
-  Result<void> resize_exclusively(uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
-  Result<void> grow(uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> resize_exclusively(uint64_t new_length, Preallocation preallocation = Preallocation::kOff)
+      coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> grow(uint64_t new_length, Preallocation preallocation) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> shrink(uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> clear_new_space(uint64_t old_length, uint64_t new_length) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> grow_l1_table_locked(uint64_t entries) coroutine_fn CO_REQUIRES(lock_);
@@ -209,6 +212,15 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> drop_l2_tables_locked(uint64_t begin, uint64_t end) coroutine_fn CO_REQUIRES(lock_);
   Result<void> free_l2_table_locked(HostOffset table) coroutine_fn CO_REQUIRES(lock_);
   void truncate_file_best_effort_locked() coroutine_fn CO_REQUIRES(lock_);
+
+  // --- preallocate.cc ----------------------------------------------------------------------------------------------
+  /// Gives each of the guest clusters a host cluster that reads as zeros. They have none, and nobody uses them yet.
+  /// On error they have none again.
+  Result<void> preallocate_clusters(GuestOffset first, uint64_t clusters, Preallocation preallocation)
+      coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> preallocate_table(GuestOffset first, uint64_t clusters, Preallocation preallocation)
+      coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> reserve_run(const WriteRun& run, Preallocation preallocation) coroutine_fn;
 
   // --- snapshot_change.cc -------------------------------------------------------------------------------------------
   struct L1Copy {

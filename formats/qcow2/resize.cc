@@ -1,8 +1,9 @@
 // Changing the virtual size.
 //
 // Growing: the L1 table grows first, then everything that would show in the new space is hidden, then the header's size
-// changes. Shrinking: entries beyond the new end are dropped from disk before their clusters are freed. Either way a
-// crash leaves an image of the old or the new size, and leaks at most.
+// changes; preallocation (preallocate.cc) fills the space before it shows. Shrinking: entries beyond the new end are
+// dropped from disk before their clusters are freed. Either way a crash leaves an image of the old or the new size, and
+// leaks at most.
 //
 // Format: qcow2, sections "Resize: Grow, Shrink".
 #include <fmt/format.h>
@@ -39,16 +40,15 @@ std::span<const std::byte> bytes_of(const T& value) {
 Result<void> Qcow2::truncate(uint64_t new_length, Preallocation preallocation) {
   COIMG_TRY(check_usable());
   if (!is_aligned(new_length, kSectorSize)) return Error(EINVAL, "The new size must be a multiple of 512");
-  if (preallocation != Preallocation::kOff) {
-    if (new_length < virtual_size_) return Error(ENOTSUP, "Preallocation can't be used for shrinking an image");
-    return Error(ENOTSUP, "preallocation is not supported when a qcow2 image is resized");
+  if (preallocation != Preallocation::kOff && new_length < virtual_size_) {
+    return Error(ENOTSUP, "Preallocation can't be used for shrinking an image");
   }
   // Nothing else is in flight until this is done.
   const TrackedRequest everything(in_flight_, 0, kMaxFileOffset, RangeMode::kExclusive);
-  return resize_exclusively(new_length);
+  return resize_exclusively(new_length, preallocation);
 }
 
-Result<void> Qcow2::resize_exclusively(uint64_t new_length) {
+Result<void> Qcow2::resize_exclusively(uint64_t new_length, Preallocation preallocation) {
   if (new_length == virtual_size_) return {};
   {
     CoReadGuard guard(lock_);
@@ -60,14 +60,14 @@ Result<void> Qcow2::resize_exclusively(uint64_t new_length) {
     }
   }
   COIMG_TRY(bitmaps_.prepare_resize(new_length));
-  COIMG_TRY(new_length > virtual_size_ ? grow(new_length) : shrink(new_length));
+  COIMG_TRY(new_length > virtual_size_ ? grow(new_length, preallocation) : shrink(new_length));
   bitmaps_.resize(new_length);
   return {};
 }
 
 // --- growing -------------------------------------------------------------------------------------------------------
 
-Result<void> Qcow2::grow(uint64_t new_length) {
+Result<void> Qcow2::grow(uint64_t new_length, Preallocation preallocation) {
   {
     CoWriteGuard guard(lock_);
     const uint64_t entries = geometry_.l1_needed(new_length);
@@ -77,6 +77,11 @@ Result<void> Qcow2::grow(uint64_t new_length) {
     }
   }
   COIMG_TRY(clear_new_space(virtual_size_, new_length));
+  if (preallocation != Preallocation::kOff) {
+    const GuestOffset first(geometry_.cluster_up(virtual_size_));
+    const uint64_t end = geometry_.cluster_up(new_length);
+    COIMG_TRY(preallocate_clusters(first, (end - first.v) / geometry_.cluster_size(), preallocation));
+  }
 
   CoWriteGuard guard(lock_);
   COIMG_TRY(flush_locked());  // what hides old content is there before the space is

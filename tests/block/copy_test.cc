@@ -100,6 +100,50 @@ TEST_F(CopyTest, SeveralSourcesStandBehindEachOther) {
   });
 }
 
+TEST_F(CopyTest, AWindowOfTheSourcesIsCopied) {
+  run_in_main_loop([&]() coroutine_fn {
+    const Bytes first = random_content(1000 * kSectorSize, 1), second = random_content(3001 * kSectorSize, 2);
+    Bytes both = first;
+    both.insert(both.end(), second.begin(), second.end());
+    for (const CopyWindow window : {CopyWindow{0, 1000}, CopyWindow{777, 600000}, CopyWindow{511999, 2},
+                                    CopyWindow{600001, UINT64_MAX}, CopyWindow{both.size(), 5}}) {
+      auto a = open_raw(make_mem_node(first)), b = open_raw(make_mem_node(second));
+      const uint64_t bytes = std::min<uint64_t>(window.bytes, both.size() - window.offset);
+      Bytes expected(both.begin() + static_cast<ptrdiff_t>(window.offset),
+                     both.begin() + static_cast<ptrdiff_t>(window.offset + bytes));
+      expected.resize(align_up(bytes, kSectorSize));
+      for (const uint64_t sparse : {0, 4096}) {
+        auto target = make_qcow2(std::make_shared<MemDisk>(), bytes);
+        ASSERT_TRUE(co_copy({a.get(), b.get()}, *target, {.sparse_bytes = sparse, .window = window}).ok());
+        EXPECT_TRUE(read_all(*target) == expected) << window.offset << " + " << window.bytes;
+        close(*target);
+      }
+      close(*a);
+      close(*b);
+    }
+  });
+}
+
+TEST_F(CopyTest, AllLayersAboveABaseAreCopiedIntoIt) {
+  run_in_main_loop([&]() coroutine_fn {
+    const Bytes base_content = pattern(4 * kMiB, 1), middle = pattern(kMiB, 2), top = pattern(kMiB / 2, 3);
+    // The middle layer is shorter than both others: behind its end the top shows zeros.
+    const auto backed = "backing_file=b,backing_fmt=raw,cluster_size=4096";
+    auto image =
+        make_qcow2(std::make_shared<MemDisk>(), 4 * kMiB, backed,
+                   make_qcow2(std::make_shared<MemDisk>(), 2 * kMiB, backed, open_raw(make_mem_node(base_content))));
+    BlockNode& base = *image->backing()->backing();
+    ASSERT_TRUE(image->backing()->co_pwrite(kMiB / 2, middle).ok());
+    ASSERT_TRUE(image->co_pwrite(100, top).ok());
+    ASSERT_TRUE(image->co_pwrite_zeroes(kMiB + 4096, 8192).ok());
+    const Bytes expected = read_all(*image);
+    ASSERT_TRUE(co_copy({image.get()}, base, {.sparse_bytes = 0, .target_has_backing = true, .above = &base}).ok());
+    EXPECT_TRUE(read_all(base) == expected);
+    EXPECT_EQ(expected.back(), std::byte{0});
+    close(*image);
+  });
+}
+
 TEST_F(CopyTest, TheFileIsTheSameForAnyNumberOfWorkers) {
   const Bytes content = random_content(8 * kMiB, 4);
   for (const bool compress : {false, true}) {

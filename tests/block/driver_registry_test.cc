@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "block/driver.h"
+#include "coroutine/main_loop.h"
 #include "formats/raw.h"
 
 namespace coimg {
@@ -91,10 +92,12 @@ TEST_F(DriverRegistryTest, AForeignMagicCutShortIsRaw) {
 
 TEST(DriverDefaults, SayInWordsWhatIsMissing) {
   const PrefixType type("tiny", "", 0);
-  const auto measured = type.measure(CreateOptions({}), 512, std::nullopt);
-  ASSERT_FALSE(measured.ok());
-  EXPECT_EQ(measured.error().errnum(), ENOTSUP);
-  EXPECT_EQ(measured.error().message(), "Format driver 'tiny' does not support size measurement");
+  run_in_main_loop([&]() coroutine_fn {
+    const auto measured = type.measure(CreateOptions({}), 512, nullptr);
+    ASSERT_FALSE(measured.ok());
+    EXPECT_EQ(measured.error().errnum(), ENOTSUP);
+    EXPECT_EQ(measured.error().message(), "Block driver 'tiny' does not support size measurement");
+  });
 }
 
 TEST(DriverDefaults, FormatsWithMetadataShareNeitherWriteNorResize) {

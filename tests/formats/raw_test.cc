@@ -177,11 +177,13 @@ TEST_F(RawTest, ASizeBeyondTheFileSystemsLimitIsNamed) {
 }
 
 TEST_F(RawTest, MeasuresWholeSectors) {
-  auto measured = raw_->measure(create_options(""), 513, std::nullopt);
-  ASSERT_TRUE(measured.ok());
-  EXPECT_EQ(measured->required, 1024u);
-  EXPECT_EQ(measured->fully_allocated, 1024u);
-  EXPECT_FALSE(raw_->measure(create_options(""), UINT64_MAX, std::nullopt).ok());
+  run_in_main_loop([&]() coroutine_fn {
+    auto measured = raw_->measure(create_options(""), 513, nullptr);
+    ASSERT_TRUE(measured.ok());
+    EXPECT_EQ(measured->required, 1024u);
+    EXPECT_EQ(measured->fully_allocated, 1024u);
+    EXPECT_FALSE(raw_->measure(create_options(""), UINT64_MAX, nullptr).ok());
+  });
 }
 
 TEST_F(RawTest, SharesItsFileUnlessItIsTheSourceOfAConversion) {

@@ -69,7 +69,9 @@ class CrashRun {
       case 9:
         if (pick(2) && !(kind_.version2 && !snapshots_.empty())) {
           const uint64_t size = align_up(kind_.cluster_size / 2 * (1 + pick(60)), kSectorSize);
-          ASSERT_TRUE(image_->co_truncate(size).ok());
+          const Preallocation modes[] = {Preallocation::kOff, Preallocation::kMetadata, Preallocation::kFull};
+          const Preallocation mode = size > content_.size() ? modes[pick(3)] : Preallocation::kOff;
+          ASSERT_TRUE(image_->co_truncate(size, mode).ok());
           content_.resize(size);
         }
         break;

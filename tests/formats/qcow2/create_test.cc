@@ -145,23 +145,36 @@ TEST(FreshLayoutTest, TheRefcountTableMovesWhenItIsTooSmall) {
 
 // --- measure -------------------------------------------------------------------------------------------------------
 
-void expect_measured(std::string_view list, uint64_t size, std::optional<uint64_t> data, uint64_t required,
-                     uint64_t fully_allocated) {
+void expect_measured(std::string_view list, uint64_t size, BlockNode* source, uint64_t required,
+                     uint64_t fully_allocated) coroutine_fn {
   SCOPED_TRACE(list);
-  const auto result = qcow2_type().measure(options_of(list), size, data);
+  const auto result = qcow2_type().measure(options_of(list), size, source);
   ASSERT_TRUE(result.ok()) << result.error().message();
   EXPECT_EQ(result->required, required);
   EXPECT_EQ(result->fully_allocated, fully_allocated);
 }
 
 TEST(MeasureTest, PredictsSizes) {
-  expect_measured("", kGiB, {}, 393216, 1074135040);
-  expect_measured("", kMiB, 65536, 393216, 1376256);
-  expect_measured("cluster_size=512", 128 * kGiB, {}, 2737157632, 140176111104);
-  expect_measured("preallocation=full", kGiB, {}, 1074135040, 1074135040);
-  expect_measured("backing_file=b,backing_fmt=raw", kGiB, 0, 1074135040, 1074135040);
-  EXPECT_EQ(qcow2_type().measure(options_of(""), uint64_t{1} << 60, {}).error().message(),
-            "The image size is too large (try using a larger cluster size)");
+  run_in_main_loop([]() coroutine_fn {
+    // Data in two clusters of 64 KiB, one of them touched twice, and in five of 4 KiB.
+    std::vector<std::byte> content(kMiB);
+    for (const size_t at : {size_t{70000}, size_t{90000}, size_t{90100}, size_t{200000}}) content[at] = std::byte{1};
+    std::fill_n(content.begin() + 126976, 8192, std::byte{2});
+    const auto source = make_mem_node(content);
+    expect_measured("", kGiB, nullptr, 393216, 1074135040);
+    expect_measured("", kMiB, source.get(), 327680 + 3 * 65536, 1376256);
+    expect_measured("cluster_size=4k", kMiB, source.get(), 20480 + 5 * 4096, 20480 + kMiB);
+    expect_measured("cluster_size=512", 128 * kGiB, nullptr, 2737157632, 140176111104);
+    expect_measured("extended_l2=on", 10 * kGiB, nullptr, 3211264, 10740629504);
+    expect_measured("preallocation=full", kGiB, nullptr, 1074135040, 1074135040);
+    expect_measured("preallocation=falloc", kMiB, source.get(), 1376256, 1376256);
+    expect_measured("preallocation=metadata", kMiB, source.get(), 327680 + 3 * 65536, 1376256);
+    expect_measured("backing_file=b,backing_fmt=raw", kMiB, source.get(), 1376256, 1376256);
+    expect_measured("backing_file=b,backing_fmt=raw", kMiB, nullptr, 327680, 1376256);
+    EXPECT_EQ(qcow2_type().measure(options_of(""), uint64_t{1} << 60, nullptr).error().message(),
+              "The image size is too large (try using a larger cluster size)");
+    ASSERT_TRUE(source->co_close().ok());
+  });
 }
 
 }  // namespace

@@ -271,12 +271,33 @@ TEST(Resize, ShrinkingGivesSpaceBack) {
   });
 }
 
+TEST(Resize, PreallocatedSpaceHasItsPlaceAndReadsAsZeros) {
+  run_in_main_loop([]() coroutine_fn {
+    for (const auto mode : {Preallocation::kMetadata, Preallocation::kFalloc, Preallocation::kFull}) {
+      // Clusters that were used before are free in the middle of the file.
+      Image image(kMiB + 512);
+      ASSERT_TRUE(image.node->co_pwrite(0, text(kMiB + 512, 'a')).ok());
+      ASSERT_TRUE(image.node->co_pwrite_zeroes(0, kMiB / 2, {.may_unmap = true}).ok());
+      ASSERT_TRUE(image.node->co_flush().ok());
+      ASSERT_TRUE(image.node->co_truncate(5 * kMiB, mode).ok());
+      const Bytes seen = read_all(*image.node);
+      EXPECT_TRUE(std::ranges::equal(std::span(seen).subspan(kMiB / 2, kMiB / 2 + 512), text(kMiB / 2 + 512, 'a')));
+      EXPECT_TRUE(is_zero(std::span(seen).subspan(kMiB + 512)));
+      for (uint64_t at = kMiB; at < 5 * kMiB; at += kCluster) {
+        ASSERT_TRUE(image.status(at).data) << "no place for " << at;
+        ASSERT_LE(*image.status(at).host_offset + kCluster, image.disk->bytes.size());
+      }
+      image.close();
+    }
+  });
+}
+
 TEST(Resize, RefusesWhatTheFormatCannotDo) {
   run_in_main_loop([]() coroutine_fn {
     Image image(kMiB);
     EXPECT_EQ(image.node->co_truncate(1000).error().errnum(), EINVAL);
     EXPECT_EQ(image.node->co_truncate(uint64_t{1} << 60).error().errnum(), EFBIG);
-    EXPECT_EQ(image.node->co_truncate(2 * kMiB, Preallocation::kFull).error().errnum(), ENOTSUP);
+    EXPECT_EQ(image.node->co_truncate(kMiB / 2, Preallocation::kFull).error().errnum(), ENOTSUP);
     EXPECT_EQ(image.node->length(), kMiB);
     image.close();
   });
@@ -298,6 +319,8 @@ void live(BlockNode& image, const std::function<void(size_t step, bool ok)>& not
   did(image.co_pdiscard(10240, 4096));
   did(image.co_pwrite(300, text(40000, 'd')));
   did(image.co_truncate(3 * kMiB));
+  did(image.co_truncate(3 * kMiB + 60 * kKiB, Preallocation::kMetadata));
+  did(image.co_truncate(3 * kMiB + 90 * kKiB, Preallocation::kFull));
   did(image.co_pwrite(kMiB + 100, text(30000, 'e')));
   did(image.co_flush());
   did(image.co_truncate(30 * 512));
