@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "cmd/getopt_compat.h"
@@ -45,6 +46,8 @@ Result<void> bind(CLI::App& app, std::vector<std::string> words) {
   }
   return {};
 }
+
+bool is_help(const std::string& word) { return word == "-h" || word == "--help"; }
 
 /// What is left to say about a split that went wrong.
 std::optional<std::string> split_complaint(const GetoptResult& split) {
@@ -109,7 +112,19 @@ std::optional<int> CommandLine::parse_command(const std::string& name, std::span
   OptionDeclarer options(app, context_.program);
   command_->declare(options);
 
+  std::vector<std::string> last_word;
+  if (command_->last_word_is_operand()) {
+    // As coimg, the help can be asked for without operands.
+    if (words.size() < 2 && !(words.size() == 1 && !context_.program.as_qemu_img && is_help(words[0]))) {
+      return usage_error("Not enough arguments");
+    }
+    if (words.size() >= 2) {
+      last_word.push_back(words.back());
+      words = words.first(words.size() - 1);
+    }
+  }
   GetoptResult split = parse_like_getopt(getopt_table(app), words, OperandOrder::kAnywhere);
+  std::move(last_word.begin(), last_word.end(), std::back_inserter(split.operands));
   const bool help = split.stop == GetoptResult::Stop::kEarly;
   if (help) split.words.pop_back();
   const Result<void> bound = bind(app, split.words);
@@ -120,7 +135,12 @@ std::optional<int> CommandLine::parse_command(const std::string& name, std::span
     context_.console.out(context_.program.as_qemu_img ? program_help(context_, commands_) : app.help());
     return 0;
   }
-  if (const auto complaint = split_complaint(split)) return usage_error(*complaint);
+  if (const auto complaint = split_complaint(split)) {
+    if (!context_.program.as_qemu_img || !command_->forgives_bad_options()) return usage_error(*complaint);
+    context_.console.note(fmt::format("{}: {}", name, split.getopt_message));
+    context_.console.out(program_help(context_, commands_));
+    return 0;
+  }
   const Result<void> prepared = command_->prepare(context_, std::move(split.operands));
   if (!prepared.ok()) return context_.fail(1, prepared.error());
   return std::nullopt;

@@ -47,6 +47,12 @@ class Command {
   /// The exit code for a bad value of an option.
   [[nodiscard]] virtual int option_error_exit_code() const { return 1; }
 
+  /// Whether the last word is an operand whatever it looks like, as in "resize FILE -1G"; there have to be two then.
+  [[nodiscard]] virtual bool last_word_is_operand() const { return false; }
+
+  /// Whether qemu-img answers a bad option of this command with its help and success.
+  [[nodiscard]] virtual bool forgives_bad_options() const { return false; }
+
   /// Declares the options and where their values go.
   virtual void declare(OptionDeclarer& options) = 0;
 
@@ -62,11 +68,16 @@ std::vector<std::unique_ptr<Command>> make_commands();
 
 std::unique_ptr<Command> make_bitmap_command();
 std::unique_ptr<Command> make_check_command();
+std::unique_ptr<Command> make_commit_command();
 std::unique_ptr<Command> make_compare_command();
 std::unique_ptr<Command> make_convert_command();
 std::unique_ptr<Command> make_create_command();
+std::unique_ptr<Command> make_dd_command();
 std::unique_ptr<Command> make_info_command();
 std::unique_ptr<Command> make_map_command();
+std::unique_ptr<Command> make_measure_command();
+std::unique_ptr<Command> make_rebase_command();
+std::unique_ptr<Command> make_resize_command();
 std::unique_ptr<Command> make_snapshot_command();
 
 }  // namespace coimg

@@ -7,12 +7,17 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   std::vector<std::unique_ptr<Command>> commands;
   commands.push_back(make_bitmap_command());
   commands.push_back(make_check_command());
+  commands.push_back(make_commit_command());
   commands.push_back(make_compare_command());
   commands.push_back(make_convert_command());
   commands.push_back(make_create_command());
+  commands.push_back(make_dd_command());
   commands.push_back(make_info_command());
   commands.push_back(make_map_command());
+  commands.push_back(make_measure_command());
   commands.push_back(make_snapshot_command());
+  commands.push_back(make_rebase_command());
+  commands.push_back(make_resize_command());
   return commands;
 }
 

@@ -1,7 +1,6 @@
 #include "cmd/conversion.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <cerrno>
 #include <ranges>
@@ -14,15 +13,6 @@
 namespace coimg {
 
 namespace {
-
-/// The host file that a name leads to, if there is one.
-std::optional<BlockNode::FileIdentity> find_identity(const std::string& name) {
-  const ProtocolName parts = split_protocol(name);
-  struct stat status{};
-  if (!parts.protocol.empty() && parts.protocol != "file") return std::nullopt;
-  if (stat(parts.rest.c_str(), &status) != 0) return std::nullopt;
-  return BlockNode::FileIdentity{status.st_dev, status.st_ino};
-}
 
 bool chain_contains(const BlockNode* node, const BlockNode::FileIdentity& identity) {
   for (; node != nullptr; node = node->backing()) {
@@ -55,7 +45,7 @@ Result<int> Conversion::run() {
 
 Result<int> Conversion::convert() {
   COIMG_TRY(open_sources());
-  if (!request_.snapshot_choices.empty()) COIMG_TRY(show_snapshot());
+  if (request_.snapshot.given()) COIMG_TRY(show_snapshot());
   if (!request_.skip_create) COIMG_TRY(plan_target());
   if (request_.target_is_zero && has_backing()) {
     // Callers know this refusal by its text; its exit code has always been that of success.
@@ -90,13 +80,7 @@ Result<void> Conversion::open_sources() {
 
 Result<void> Conversion::show_snapshot() {
   if (sources_.size() > 1) return Error(EINVAL, "No support for concatenating multiple snapshot");
-  Result<void> shown;
-  for (const SnapshotSelector& selector : request_.snapshot_choices) {
-    shown = sources_.front()->co_show_snapshot(selector);
-    if (shown.ok() || shown.error().errnum() != ENOENT) break;
-    shown = Error(ENOENT, "Can't find snapshot");
-  }
-  COIMG_TRY(std::move(shown).with_context("Failed to load snapshot"));
+  COIMG_TRY(request_.snapshot.show(*sources_.front()));
   source_bytes_ = sources_.front()->length();
   return {};
 }
@@ -157,7 +141,7 @@ Result<void> Conversion::check_compression(const DriverType& type) const {
 /// The locks of the sources keep us from overwriting one of them, but with -U there are none.
 Result<void> Conversion::check_not_a_source() const {
   if (!request_.image.force_share || request_.target_image_opts) return {};
-  const auto identity = find_identity(request_.target);
+  const auto identity = find_host_file(request_.target);
   if (!identity.has_value()) return {};
   for (const auto& source : sources_) {
     if (chain_contains(source.get(), *identity)) {

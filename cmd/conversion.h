@@ -14,6 +14,7 @@
 #include "cmd/common.h"
 #include "cmd/option_list.h"
 #include "cmd/progress.h"
+#include "cmd/snapshot_choice.h"
 #include "cmd/stop_signals.h"
 #include "cmd/target.h"
 
@@ -27,7 +28,7 @@ struct ConvertRequest {
   std::optional<std::string> target_format;  ///< nothing only with target_image_opts
   OptionList option_list;
   std::optional<std::string> backing, backing_format;
-  std::vector<SnapshotSelector> snapshot_choices;  ///< the first that exists is read; none: the disk as it is
+  SnapshotChoice snapshot;
   CacheMode source_cache, target_cache;
   uint64_t rate_limit = 0;       ///< bytes a second; 0 for none
   uint64_t sparse_bytes = 4096;  ///< see CopyOptions

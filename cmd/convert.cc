@@ -40,7 +40,6 @@ class ConvertCommand final : public Command {
 
  private:
   void declare_numbers(OptionDeclarer& options);
-  Result<void> parse_snapshot(const std::string& text);
   [[nodiscard]] Result<void> check_exclusions() const;
 
   ConvertRequest request_;
@@ -59,8 +58,7 @@ void ConvertCommand::declare(OptionDeclarer& options) {
   options.text("-F", "FMT", request_.backing_format, "Format of the target's backing file");
   options.text("-t", "CACHE", target_cache_name_, "Cache mode of the target (default: unsafe)");
   options.text("-T", "CACHE", source_cache_name_, "Cache mode of the sources (default: writeback)");
-  options.parsed(
-      "-l", "SNAPSHOT", [this](const std::string& text) { return parse_snapshot(text); }, "Read an internal snapshot");
+  request_.snapshot.declare(options);
   declare_numbers(options);
   options.flag("-c", request_.compress, "Write compressed clusters");
   options.flag("-C", offload_, "Let the host copy where it can");
@@ -112,27 +110,6 @@ void ConvertCommand::declare_numbers(OptionDeclarer& options) {
         return {};
       },
       "Requests in flight, 1 to 16 (default: 8)");
-}
-
-/// "snapshot.id=ID,snapshot.name=NAME", or a bare ID or name.
-Result<void> ConvertCommand::parse_snapshot(const std::string& text) {
-  constexpr std::string_view kPrefix = "snapshot.";
-  std::vector<SnapshotSelector>& choices = request_.snapshot_choices;
-  choices.clear();
-  if (!text.starts_with(kPrefix)) {
-    choices = {{.id = text, .name = {}}, {.id = {}, .name = text}};
-    return {};
-  }
-  SnapshotSelector selector;
-  Options options = COIMG_TRY(parse_key_value_options(text));
-  selector.id = options.take_text("snapshot.id");
-  selector.name = options.take_text("snapshot.name");
-  if (!options.empty()) {
-    return Error(EINVAL, fmt::format("Invalid parameter '{}'\nFailed in parsing snapshot param '{}'",
-                                     options.values().begin()->first, text));
-  }
-  choices = {selector};
-  return {};
 }
 
 Result<void> ConvertCommand::check_exclusions() const {

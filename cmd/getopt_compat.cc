@@ -1,8 +1,11 @@
 #include "cmd/getopt_compat.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <string_view>
+#include <utility>
 
 namespace coimg {
 
@@ -69,11 +72,15 @@ class Splitter {
     const size_t equals = text.find('=');
     const GetoptOption* option = find_long(options_, text.substr(0, equals));
     const bool has_value = equals != std::string_view::npos;
-    if (option == nullptr || (has_value && !option->takes_value)) return complain(Stop::kUnrecognized, word);
+    if (option == nullptr) return complain(Stop::kUnrecognized, word, fmt::format("unrecognized option '{}'", word));
+    if (has_value && !option->takes_value) {
+      return complain(Stop::kUnrecognized, word,
+                      fmt::format("option '{}' doesn't allow an argument", option->canonical_word()));
+    }
     if (has_value) {
       add(*option, std::string(text.substr(equals + 1)));
     } else if (option->takes_value) {
-      add_with_next_word(*option, word);
+      add_with_next_word(*option, word, fmt::format("option '{}' requires an argument", option->canonical_word()));
     } else {
       add(*option);
     }
@@ -83,18 +90,18 @@ class Splitter {
   void take_shorts(const std::string& word) {
     for (size_t i = 1; i < word.size() && result_.stop == Stop::kEnd; ++i) {
       const GetoptOption* option = find_short(options_, word[i]);
-      if (option == nullptr) return complain(Stop::kUnrecognized, word);
+      if (option == nullptr) return complain(Stop::kUnrecognized, word, fmt::format("invalid option -- '{}'", word[i]));
       if (!option->takes_value) {
         add(*option);
         continue;
       }
       if (i + 1 < word.size()) return add(*option, word.substr(i + 1));
-      return add_with_next_word(*option, word);
+      return add_with_next_word(*option, word, fmt::format("option requires an argument -- '{}'", word[i]));
     }
   }
 
-  void add_with_next_word(const GetoptOption& option, const std::string& word) {
-    if (next_ == words_.size()) return complain(Stop::kMissingValue, word);
+  void add_with_next_word(const GetoptOption& option, const std::string& word, std::string getopt_message) {
+    if (next_ == words_.size()) return complain(Stop::kMissingValue, word, std::move(getopt_message));
     add(option, words_[next_++]);
   }
 
@@ -108,9 +115,10 @@ class Splitter {
     if (option.ends_parsing) result_.stop = Stop::kEarly;
   }
 
-  void complain(Stop stop, const std::string& word) {
+  void complain(Stop stop, const std::string& word, std::string getopt_message) {
     result_.stop = stop;
     result_.bad_word = word;
+    result_.getopt_message = std::move(getopt_message);
   }
 
   std::span<const GetoptOption> options_;

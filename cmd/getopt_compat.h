@@ -31,8 +31,9 @@ struct GetoptResult {
 
   std::vector<std::string> words;  ///< canonical option words, each followed by its value if it takes one
   std::vector<std::string> operands;
-  Stop stop = Stop::kEnd;  ///< kEarly: the last of `words` ends parsing
-  std::string bad_word;    ///< what kUnrecognized and kMissingValue complain about, as given
+  Stop stop = Stop::kEnd;      ///< kEarly: the last of `words` ends parsing
+  std::string bad_word;        ///< what kUnrecognized and kMissingValue complain about, as given
+  std::string getopt_message;  ///< the same in getopt's own words
 };
 
 /// Splits `words` (without the program's or command's own name). Everything before a mistake is in the result.

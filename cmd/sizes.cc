@@ -10,11 +10,11 @@
 
 namespace coimg {
 
-Result<uint64_t> parse_operand_size(std::string_view text, std::string_view what) {
-  const auto size = parse_size(text, kMaxOperandSize);
-  if (size.has_value()) return *size;
-  if (size.error() == SizeParseError::kRange) {
-    return Error(EINVAL, fmt::format("Invalid {} specified. Must be between 0 and {}.", what, kMaxOperandSize));
+Result<uint64_t> parse_operand_size(std::string_view text, std::string_view what, uint64_t least, uint64_t most) {
+  const auto size = parse_size(text, most);
+  if (size.has_value() && *size >= least) return *size;
+  if (size.has_value() || size.error() == SizeParseError::kRange) {
+    return Error(EINVAL, fmt::format("Invalid {} specified. Must be between {} and {}.", what, least, most));
   }
   return Error(EINVAL, fmt::format("Invalid {} specified. You may use k, M, G, T, P or E suffixes for\n"
                                    "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.",

@@ -13,8 +13,9 @@ namespace coimg {
 /// Largest size that an operand may have.
 inline constexpr uint64_t kMaxOperandSize = INT64_MAX;
 
-/// Parses a size with an optional suffix, 0 up to kMaxOperandSize. `what` names it in messages ("image size").
-Result<uint64_t> parse_operand_size(std::string_view text, std::string_view what);
+/// Parses a size with an optional suffix, from `least` to `most`. `what` names it in messages ("image size").
+Result<uint64_t> parse_operand_size(std::string_view text, std::string_view what, uint64_t least = 0,
+                                    uint64_t most = kMaxOperandSize);
 
 /// Whether a size that was parsed is one that calls for a warning: "0x2k", where "b" and "e" are digits.
 bool is_hex_with_suffix(std::string_view text);

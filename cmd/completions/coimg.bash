@@ -4,7 +4,7 @@ _coimg() {
   local cur prev words cword
   _init_completion -n = || return
 
-  local commands='check compare convert create info map snapshot'
+  local commands='check commit compare convert create dd info map measure rebase resize snapshot'
   local command='' word
   for word in "${words[@]:1:cword-1}"; do
     if [[ " $commands " == *" $word "* ]]; then
@@ -44,6 +44,10 @@ _coimg() {
       ;;
   esac
   case $cur in
+    --preallocation=*)
+      mapfile -t COMPREPLY < <(compgen -W 'off metadata falloc full' -- "${cur#--preallocation=}")
+      return
+      ;;
     --output=*)
       mapfile -t COMPREPLY < <(compgen -W 'human json' -- "${cur#--output=}")
       return
@@ -56,16 +60,33 @@ _coimg() {
       bitmap) options='--add --remove --clear --enable --disable --merge -b --source-file -F --source-format -g --granularity -f
         --image-opts --object --help' ;;
       check) options='-q -f -r -T -U --output= --image-opts --object --help' ;;
+      commit) options='-f -b -d -r -t -p -q --image-opts --object --help' ;;
       compare) options='-f -F -T -p -q -s -U --image-opts --object --help' ;;
       convert) options='-f -F -O -B -b -c -C -l -m -n -o -p -q -r -S -t -T -U -W --salvage --target-is-zero --image-opts
         --target-image-opts --bitmaps --skip-broken-bitmaps --object --help' ;;
       create) options='-q -f -b -F -u -o --object --help' ;;
+      dd) options='-f -O -U --image-opts --object --help' ;;
       info) options='-f -U --output= --backing-chain --image-opts --object --help' ;;
       map) options='-f -U -s -l --output= --start-offset= --max-length= --image-opts --object --help' ;;
+      measure) options='-f -O -o -l -U --size --output= --image-opts --object --help' ;;
+      rebase) options='-b -F -u -f -t -T -p -q -U --image-opts --object --help' ;;
+      resize) options='-f -q --shrink --preallocation= --image-opts --object --help' ;;
       snapshot) options='-l -a -c -d -q -U --image-opts --object --help' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
     [[ ${COMPREPLY[*]} == *= ]] && compopt -o nospace
+    return
+  fi
+  if [[ $command == dd ]]; then
+    case $cur in
+      if=* | of=*)
+        cur=${cur#*=}
+        _filedir
+        return
+        ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W 'if= of= bs= count= skip=' -- "$cur")
+    compopt -o nospace
     return
   fi
   _filedir

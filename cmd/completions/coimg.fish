@@ -1,7 +1,7 @@
 # fish completion for coimg
 
 function __coimg_without_command
-    not __fish_seen_subcommand_from bitmap check compare convert create info map snapshot
+    not __fish_seen_subcommand_from bitmap check commit compare convert create dd info map measure rebase resize snapshot
 end
 
 complete -c coimg -n __coimg_without_command -f -a bitmap -d 'Manage dirty bitmaps'
@@ -62,3 +62,44 @@ complete -c coimg -n '__fish_seen_subcommand_from bitmap' -l disable -d 'Stay as
 complete -c coimg -n '__fish_seen_subcommand_from bitmap' -x -l merge -d 'Add what another one has'
 complete -c coimg -n '__fish_seen_subcommand_from bitmap' -r -s b -l source-file -d 'Image to merge from'
 complete -c coimg -n '__fish_seen_subcommand_from bitmap' -x -s g -l granularity -d 'Bytes that a bit stands for'
+
+complete -c coimg -n __coimg_without_command -f -a resize -d 'Change the size of an image'
+complete -c coimg -n '__fish_seen_subcommand_from resize' -x -s f -a $formats -d 'Image format'
+complete -c coimg -n '__fish_seen_subcommand_from resize' -x -l preallocation -a 'off metadata falloc full' -d 'What becomes of new space'
+complete -c coimg -n '__fish_seen_subcommand_from resize' -s q -d 'Print nothing but errors'
+complete -c coimg -n '__fish_seen_subcommand_from resize' -l shrink -d 'Allow the image to become smaller'
+complete -c coimg -n '__fish_seen_subcommand_from resize' -l image-opts -d 'The operand is an option list'
+
+complete -c coimg -n __coimg_without_command -f -a measure -d 'Tell how large a new image will become'
+complete -c coimg -n '__fish_seen_subcommand_from measure' -x -s f -a $formats -d 'Image format'
+complete -c coimg -n '__fish_seen_subcommand_from measure' -x -s O -a $formats -d 'Format of the new image'
+complete -c coimg -n '__fish_seen_subcommand_from measure' -x -s o -d 'Creation options'
+complete -c coimg -n '__fish_seen_subcommand_from measure' -x -l size -d 'Size of an empty disk'
+complete -c coimg -n '__fish_seen_subcommand_from measure' -x -s l -d 'Read an internal snapshot'
+complete -c coimg -n '__fish_seen_subcommand_from measure' -x -l output -a 'human json' -d 'Form of the report'
+complete -c coimg -n '__fish_seen_subcommand_from measure' -s U -d 'Open without locks'
+complete -c coimg -n '__fish_seen_subcommand_from measure' -l image-opts -d 'The operand is an option list'
+
+complete -c coimg -n __coimg_without_command -f -a dd -d 'Copy a part of an image, zeros included'
+complete -c coimg -n '__fish_seen_subcommand_from dd' -x -a 'if= of= bs= count= skip='
+complete -c coimg -n '__fish_seen_subcommand_from dd' -x -s f -a $formats -d 'Image format'
+complete -c coimg -n '__fish_seen_subcommand_from dd' -x -s O -a $formats -d 'Format of the output'
+complete -c coimg -n '__fish_seen_subcommand_from dd' -s U -d 'Open without locks'
+complete -c coimg -n '__fish_seen_subcommand_from dd' -l image-opts -d 'The input is an option list'
+
+complete -c coimg -n __coimg_without_command -f -a rebase -d 'Give an image another backing file'
+complete -c coimg -n '__fish_seen_subcommand_from rebase' -r -s b -d 'The new backing file'
+complete -c coimg -n '__fish_seen_subcommand_from rebase' -x -s F -a $formats -d 'Its format'
+complete -c coimg -n '__fish_seen_subcommand_from rebase' -s u -d 'Only store the new name'
+complete -c coimg -n '__fish_seen_subcommand_from rebase' -x -s T -a $caches -d 'Cache mode of the backing files'
+complete -c coimg -n '__fish_seen_subcommand_from rebase' -s U -d 'Open the new backing file without locks'
+
+complete -c coimg -n __coimg_without_command -f -a commit -d 'Move what an overlay holds into its backing file'
+complete -c coimg -n '__fish_seen_subcommand_from commit' -r -s b -d 'The image of the chain that takes it'
+complete -c coimg -n '__fish_seen_subcommand_from commit' -s d -d 'Do not empty the overlay'
+complete -c coimg -n '__fish_seen_subcommand_from commit' -x -s r -d 'Bytes a second'
+complete -c coimg -n '__fish_seen_subcommand_from commit rebase' -x -s f -a $formats -d 'Image format'
+complete -c coimg -n '__fish_seen_subcommand_from commit rebase' -x -s t -a $caches -d 'Cache mode'
+complete -c coimg -n '__fish_seen_subcommand_from commit rebase' -s p -d 'Show progress'
+complete -c coimg -n '__fish_seen_subcommand_from commit rebase' -s q -d 'Print nothing but errors'
+complete -c coimg -n '__fish_seen_subcommand_from commit rebase' -l image-opts -d 'The operand is an option list'

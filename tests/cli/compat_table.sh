@@ -599,6 +599,397 @@ same 'qemu-img convert -l snapshot.id=2,snapshot.name=one -O raw a.qcow2 x'
 same 'qemu-img convert -l one -O raw a.qcow2 a.qcow2 x'
 same 'qemu-img convert -l one -O raw none.qcow2 x'
 
+setup_resize() {
+  qemu-img create -q a.raw 1M
+  printf x | dd of=a.raw bs=1 seek=70000 conv=notrunc
+  qemu-img create -q -f qcow2 a.qcow2 1M
+  qemu-io -c 'write -P 1 0 1M' a.qcow2
+  qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 o.qcow2 512k
+  qemu-img create -q -f qcow2 -o compat=0.10 v2.qcow2 1M
+  qemu-img snapshot -c s v2.qcow2
+  qemu-img create -q -f qcow2 s.qcow2 1M
+  qemu-io -c 'write -P 1 0 1M' s.qcow2
+  qemu-img snapshot -c s s.qcow2
+  cp a.qcow2 cor.qcow2 && poke cor.qcow2 79 '\002'
+  qemu-img create -q -f qcow2 -u -b nofile -F raw gone.qcow2 1M
+}
+
+group resize
+# What became of an image, but for where in the file its clusters are.
+after='; qemu-img info a.qcow2 | grep virtual; qemu-img map --output=json a.qcow2 | sed "s/, .offset.*}/}/"; qemu-img check a.qcow2 | head -1'
+same 'qemu-img resize'
+same 'qemu-img resize x'
+same 'qemu-img resize -h'
+same 'qemu-img resize a b c'
+same 'qemu-img resize a.qcow2 2M --shrink'
+same 'qemu-img resize --bogus a.qcow2 2M'
+same 'qemu-img resize -U a.qcow2 2M'
+same 'qemu-img resize a.qcow2 -h'
+same 'qemu-img resize -f'
+same 'qemu-img resize -f 2M'
+same 'qemu-img resize --preallocation=lots'
+same 'qemu-img resize --preallocation=lots a.qcow2 2M'
+same 'qemu-img resize --preallocation= a.qcow2 2M'
+same 'qemu-img resize --preallocation=lots a.qcow2 x'
+same 'qemu-img resize -f bogus a.qcow2 2M'
+same 'qemu-img resize nofile 2M'
+same 'qemu-img resize nofile x'
+same 'qemu-img resize cor.qcow2 2M'
+same 'qemu-img resize gone.qcow2 2M'
+same 'qemu-img resize --object secret a.qcow2 2M'
+same 'qemu-img resize --image-opts -f raw a.raw 2M'
+for size in "''" + - +-1 ++1 --1 ' 2M' '+ 1M' 2MB big 1.5x 16E +16E 8E +8E -8E 1E 0 -1M -2M 0x200k -0x2k 1048577 +1 1.5M +0 -0; do
+  same "qemu-img resize a.qcow2 $size"
+  same "qemu-img resize a.qcow2 '$size'; qemu-img info a.qcow2 | grep virtual"
+  same "qemu-img resize --shrink -f raw a.raw '$size'; stat -c %s a.raw"
+done
+same 'qemu-img resize a.raw 8E'
+same 'qemu-img resize a.raw 2M; stat -c "%s %b" a.raw; cksum a.raw'
+same 'qemu-img resize -q -f raw a.raw 2M'
+same 'qemu-img resize -f raw a.raw 7E'
+same 'qemu-img resize -f raw a.raw 1048577; stat -c %s a.raw; qemu-img resize -f raw a.raw +1; stat -c %s a.raw'
+same 'qemu-img resize -f raw a.raw 1M'
+same 'qemu-img resize -f raw a.raw 512k; stat -c %s a.raw'
+same 'qemu-img resize --shrink -f raw a.raw 512k; stat -c %s a.raw; cksum a.raw'
+same 'qemu-img resize -f file a.raw 2M; stat -c %s a.raw'
+same 'qemu-img resize --image-opts driver=raw,size=512,file.filename=a.raw 2M'
+same 'qemu-img resize --image-opts driver=qcow2,file.filename=a.qcow2 2M'
+for mode in off metadata falloc full; do
+  same "qemu-img resize --preallocation=$mode -f raw a.raw 2M; stat -c '%s %b' a.raw; cksum a.raw"
+  same "qemu-img resize --preallocation=$mode -f raw a.raw 1M"
+  same "qemu-img resize --preallocation=$mode --shrink -f raw a.raw 512k"
+  same "qemu-img resize --preallocation=$mode a.qcow2 512k"
+  same "qemu-img resize --preallocation=$mode a.qcow2 3M; qemu-img check a.qcow2 | head -1; qemu-img convert -O raw a.qcow2 x; cksum x"
+  same "qemu-img resize --preallocation=$mode s.qcow2 600M; qemu-img check s.qcow2 | head -1"
+done
+same "qemu-img resize a.qcow2 5G $after"
+same "qemu-img resize --preallocation=metadata a.qcow2 3M $after"
+same "qemu-img resize -q a.qcow2 +1536 $after"
+same "qemu-img resize a.qcow2 512k $after"
+same "qemu-img resize --shrink a.qcow2 -512k $after"
+same "qemu-img resize --shrink a.qcow2 100k $after"
+same "qemu-img resize --preallocation off --shrink a.qcow2 100k"
+same 'qemu-img resize o.qcow2 2M; qemu-img convert -O raw o.qcow2 x; cksum x'
+same 'qemu-img resize --preallocation=metadata o.qcow2 2M; qemu-img convert -O raw o.qcow2 x; cksum x'
+same 'qemu-img resize v2.qcow2 2M'
+same 'qemu-img resize s.qcow2 2M; qemu-img snapshot -a s s.qcow2; qemu-img info s.qcow2 | grep virtual'
+
+setup_measure() {
+  truncate -s 1M a.raw
+  head -c 70000 /dev/urandom | dd of=a.raw conv=notrunc bs=1000 seek=100
+  qemu-img create -q -f qcow2 a.qcow2 1M
+  qemu-io -c 'write -P 1 0 128k' -c 'write -z 256k 64k' -c 'write -P 2 1000k 10k' a.qcow2
+  qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 o.qcow2 2M
+  qemu-io -c 'write -P 2 512k 64k' -c 'write -z 64k 64k' -c 'write -P 3 1300k 1k' o.qcow2
+  qemu-img convert -c -O qcow2 a.qcow2 c.qcow2
+  qemu-img snapshot -c one a.qcow2
+  qemu-img create -q -f qcow2 -o compat=0.10 v2.qcow2 1M
+  qemu-img create -q -f qcow2 bm.qcow2 1G
+  qemu-img bitmap --add bm.qcow2 b0
+  qemu-img bitmap --add -g 512 bm.qcow2 b1
+  qemu-img bitmap --add -g 4k bm.qcow2 a-longer-name
+  printf 12345 >odd
+}
+
+group measure
+same 'qemu-img measure'
+same 'qemu-img measure a b'
+same 'qemu-img measure --size 1 x y'
+same 'qemu-img measure -f raw'
+same 'qemu-img measure --image-opts'
+same 'qemu-img measure -l x'
+same 'qemu-img measure -U'
+same 'qemu-img measure --size x'
+same 'qemu-img measure --size x --output=x'
+same 'qemu-img measure --output=x --size x'
+same 'qemu-img measure --size 8E'
+same 'qemu-img measure --size 0x2k'
+same 'qemu-img measure --size 1M a.raw'
+same 'qemu-img measure --size 1M -f raw'
+same 'qemu-img measure --size 1M -l x'
+same 'qemu-img measure --size 1M -l snapshot.foo=1'
+same 'qemu-img measure --size 1M --image-opts'
+same 'qemu-img measure --size 1M -U'
+same 'qemu-img measure --size 1M --size 2M'
+same 'qemu-img measure --object secret --size 1'
+same 'qemu-img measure --size 1M -O qcow2 -o ""'
+same 'qemu-img measure --size 1M -O qcow2 -o help'
+for size in 0 1 511 513 1M 100M 1G 1000000001 2P 7E; do
+  same "qemu-img measure --size $size"
+  same "qemu-img measure --size $size --output=json"
+  for options in '' cluster_size=512 cluster_size=4k cluster_size=2M refcount_bits=1 refcount_bits=64,cluster_size=1k extended_l2=on,cluster_size=128k; do
+    same "qemu-img measure --size $size -O qcow2 ${options:+-o $options}"
+  done
+done
+for options in bogus=1 size=bogus size=16E size=2M cluster_size=3 cluster_size=abc preallocation=x preallocation=off \
+  preallocation=metadata preallocation=falloc preallocation=full preallocation= backing_file=x backing_fmt=raw \
+  compat=0.10 compat=1.1 compat=xx compat=0.10,lazy_refcounts=on refcount_bits=3 refcount_bits=8,compat=0.10 \
+  refcount_bits=3,compat=xx refcount_bits=3,cluster_size=3 compat=xx,cluster_size=3 preallocation=x,cluster_size=3 \
+  preallocation=x,refcount_bits=3 preallocation=x,compat=xx extended_l2=on,cluster_size=4k extended_l2=on,compat=0.10 \
+  extended_l2=on,cluster_size=4k,compat=xx compression_type=lz4 data_file_raw=on data_file=x \
+  encrypt.format=luks encrypt.format=xx encrypt.format=aes encrypt.format=luks,preallocation=x lazy_refcounts=maybe; do
+  same "qemu-img measure --size 1M -O qcow2 -o $options"
+  same "qemu-img measure -O qcow2 -o $options a.qcow2"
+  same "qemu-img measure -O qcow2 -o $options nofile"
+done
+same 'qemu-img measure --size 9223372036854775807'
+differs stdout 'the number does not wrap' 'qemu-img measure --size 9223372036854775807 --output=json'
+differs stdout,stderr,exit 'create takes this spelling' 'qemu-img measure --size 1M -O qcow2 -o compat=v3'
+same 'qemu-img measure --size 1M -O raw -o preallocation=bogus'
+same 'qemu-img measure --size 1M -O raw -o cluster_size=4k'
+same 'qemu-img measure --size 1M -O raw -o size=7'
+same 'qemu-img measure --size 1M -O bogus'
+same 'qemu-img measure --size 1M -O file'
+same 'qemu-img measure --size 1E -O qcow2'
+same 'qemu-img measure -O bogus nofile'
+same 'qemu-img measure -O bogus a.raw'
+same 'qemu-img measure --image-opts -f raw x'
+for image in a.raw a.qcow2 o.qcow2 c.qcow2 v2.qcow2 bm.qcow2 odd; do
+  same "qemu-img measure $image"
+  same "qemu-img measure -O raw --output=json $image"
+  for options in '' cluster_size=512 cluster_size=4k cluster_size=2M compat=0.10 preallocation=full; do
+    same "qemu-img measure -O qcow2 ${options:+-o $options} $image"
+    same "qemu-img measure -U -O qcow2 ${options:+-o $options} --output=json $image"
+  done
+done
+same 'qemu-img measure -l one -O qcow2 a.qcow2'
+same 'qemu-img measure -l 1 a.qcow2'
+same 'qemu-img measure -l snapshot.name=one -O qcow2 a.qcow2'
+same 'qemu-img measure -l nosuch a.qcow2'
+same 'qemu-img measure -l nosuch -O bogus a.qcow2'
+same 'qemu-img measure -l "" a.qcow2'
+same 'qemu-img measure -l x -f raw a.raw'
+same 'qemu-img measure --image-opts driver=raw,file.filename=a.raw'
+same 'qemu-img measure --bogus | grep -c "^  measure "'
+same 'qemu-img measure -p | grep -c "^  measure "'
+same 'qemu-img measure -O | grep -c "^  measure "'
+same 'qemu-img measure --size | grep -c "^  measure "'
+same 'qemu-img measure --image-opts=x | grep -c "^  measure "'
+same 'qemu-img measure --size x --bogus'
+# What convert then makes: where all is stored, to the byte; else no more than was said.
+same 'qemu-img convert -S 0 -O qcow2 a.raw x && stat -c %s x && qemu-img measure -O qcow2 a.raw'
+same 'qemu-img convert -S 0 -O qcow2 -o cluster_size=4k o.qcow2 x && stat -c %s x && qemu-img measure -O qcow2 -o cluster_size=4k o.qcow2'
+for options in cluster_size=64k cluster_size=4k cluster_size=512 cluster_size=2M; do
+  same "qemu-img convert -O qcow2 -o $options o.qcow2 x && stat -c %s x && qemu-img measure -O qcow2 -o $options o.qcow2"
+done
+
+setup_dd() {
+  truncate -s 1M a.raw
+  head -c 70000 /dev/urandom | dd of=a.raw conv=notrunc bs=1000 seek=100
+  qemu-img convert -O qcow2 a.raw a.qcow2
+  qemu-img convert -c -O qcow2 a.raw c.qcow2
+  qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 o.qcow2
+  qemu-io -c 'write -P 2 512k 64k' o.qcow2
+  printf 12345 >odd
+  cp a.qcow2 bad.qcow2 && poke bad.qcow2 $((262144 + 14)) '\002\0'
+  yes | head -c 4M >big.raw
+}
+
+group dd
+shown='; stat -c "%s %b" b; cksum b'
+same 'qemu-img dd'
+same 'qemu-img dd x'
+same "qemu-img dd ''"
+same 'qemu-img dd if=a.raw'
+same 'qemu-img dd of=b'
+same 'qemu-img dd if= of=b'
+same 'qemu-img dd nonsense if=a.raw of=b'
+same 'qemu-img dd seek=1 if=a.raw of=b'
+same 'qemu-img dd =1 if=a.raw of=b'
+same 'qemu-img dd if=a.raw of=b extra'
+for operand in bs bs= bs=0 bs=2G bs=x bs=-1 'bs =1' count=-1 count=x count=1k=2 count=8E skip=x skip=-1; do
+  same "qemu-img dd '$operand' if=a.raw of=b"
+done
+same 'qemu-img dd -p if=a.raw of=b'
+same 'qemu-img dd -n if=a.raw of=b'
+same 'qemu-img dd -f bogus if=a.raw of=b'
+same 'qemu-img dd -O bogus if=a.raw of=b'
+same 'qemu-img dd -O bogus if=nofile of=b'
+same 'qemu-img dd if=nofile of=b'
+same 'qemu-img dd if=json:{} of=b'
+same 'qemu-img dd if=a.raw of=nodir/b'
+same 'qemu-img dd if=a.raw of=foo:b'
+same 'qemu-img dd if=a.raw of=.'
+same 'qemu-img dd if=a.qcow2 of=a.qcow2; cksum a.qcow2'
+same 'qemu-img dd --object x if=a of=b'
+same 'qemu-img dd --image-opts -f raw if=x of=b'
+same "qemu-img dd if=a.raw if=odd of=b $shown"
+same "qemu-img dd bs=0x10k if=a.raw of=b $shown"
+same "qemu-img dd -- if=a.raw of=b $shown"
+same "qemu-img dd -U -f raw if=a.raw of=b $shown"
+same "qemu-img dd -O file if=a.raw of=b $shown"
+same "qemu-img dd --image-opts if=driver=qcow2,file.filename=a.qcow2 of=b $shown"
+for input in a.raw a.qcow2 c.qcow2 o.qcow2 odd; do
+  for operands in '' bs=1M 'bs=64k count=4' 'bs=1k count=3 skip=1' 'bs=1M skip=1' 'bs=1M skip=2' count=0 'count=7E bs=1M' \
+    'skip=7E bs=1M' 'bs=1000 count=200 skip=150' 'bs=511 skip=1' 'bs=513 skip=1' 'skip=1' 'skip=3 count=2' \
+    'bs=77777 skip=3'; do
+    same "qemu-img dd $operands if=$input of=b $shown"
+  done
+  same "qemu-img dd -O qcow2 bs=3000 skip=7 if=$input of=b; qemu-img check b | head -1; qemu-img map --output=json b | sed 's/, .offset.*}/}/'; qemu-img convert -O raw b x; cksum x"
+done
+for operands in 'bs=1 skip=511' 'bs=1 skip=512' 'bs=1 skip=513' 'bs=2 skip=2' 'bs=3 count=1'; do
+  same "qemu-img dd $operands if=odd of=b $shown"
+done
+same 'qemu-img dd if=bad.qcow2 of=b'
+same '(ulimit -f 1024; qemu-img dd -O qcow2 bs=64k if=big.raw of=b)'
+differs stderr 'the empty name is refused in the words of all commands' 'qemu-img dd if=a.raw of='
+differs exit,stderr,stdout 'an input is not overwritten with zeros' 'qemu-img dd -f raw if=a.raw of=a.raw; cksum a.raw'
+
+setup_rebase() {
+  qemu-img create -q -f qcow2 b1.qcow2 1M
+  qemu-img create -q -f qcow2 b2.qcow2 1M
+  qemu-img create -q -f qcow2 s.qcow2 512k
+  qemu-io -c 'write -P 1 0 256k' -c 'write -P 7 900k 100k' b1.qcow2
+  qemu-io -c 'write -P 2 0 64k' -c 'write -P 1 64k 64k' -c 'write -z 256k 64k' b2.qcow2
+  qemu-img create -q -f qcow2 -b b1.qcow2 -F qcow2 m.qcow2
+  qemu-io -c 'write -P 3 128k 64k' -c 'write -P 1 0 64k' m.qcow2
+  qemu-img create -q -f qcow2 -b m.qcow2 -F qcow2 o.qcow2
+  qemu-io -c 'write -P 4 192k 4k' o.qcow2
+  qemu-img create -q -f qcow2 -b b1.qcow2 -F qcow2 -o cluster_size=4k small.qcow2 2M
+  qemu-io -c 'write -P 4 10k 1k' -c 'write -P 5 1200k 4k' small.qcow2
+  qemu-img create -q -f qcow2 -b b1.qcow2 -F qcow2 -o compat=0.10 v2.qcow2
+  truncate -s 1M r.raw
+  yes | head -c 300000 | dd of=r.raw conv=notrunc
+  qemu-img create -q -f qcow2 -u -b nofile -F raw gone.qcow2 1M
+  cp b2.qcow2 bad.qcow2 && poke bad.qcow2 $((262144 + 6)) '\002\0'
+  qemu-img create -q -f qcow2 -b bad.qcow2 -F qcow2 onbad.qcow2
+  mkdir d
+  qemu-img create -q -f qcow2 -b ../b1.qcow2 -F qcow2 d/t.qcow2
+}
+
+group rebase
+same '(ulimit -f 512; qemu-img rebase -b s.qcow2 -F qcow2 o.qcow2); qemu-img info o.qcow2 | grep backing'
+# What an image shows and where it has it from; its name is $1.
+shows() { echo "; qemu-img convert -O raw $1 x; cksum x; qemu-img info $1 | grep backing; qemu-img check $1 | head -1"; }
+same 'qemu-img rebase'
+same 'qemu-img rebase x'
+same 'qemu-img rebase -b y'
+same 'qemu-img rebase -b y a b'
+same 'qemu-img rebase -u'
+same 'qemu-img rebase -u a b'
+same 'qemu-img rebase -t bad -b x y'
+same 'qemu-img rebase -T bad -b x y'
+same 'qemu-img rebase -t bad -T bad -b x y'
+same 'qemu-img rebase -t bad nofile'
+same 'qemu-img rebase -p -t bad -b x y'
+same 'qemu-img rebase -p -T bad -b x y'
+same 'qemu-img rebase -u nofile'
+same 'qemu-img rebase -b x nofile'
+same 'qemu-img rebase -p -b x nofile'
+same 'qemu-img rebase -p x'
+same 'qemu-img rebase -f bogus -b b2.qcow2 -F qcow2 o.qcow2'
+same 'qemu-img rebase --image-opts -f qcow2 -b b2.qcow2 o.qcow2'
+same 'qemu-img rebase -b b2.qcow2 o.qcow2; qemu-img info o.qcow2 | grep backing'
+same 'qemu-img rebase -b nofile o.qcow2'
+same 'qemu-img rebase -b b2.qcow2 -F bogus o.qcow2'
+same 'qemu-img rebase -b nofile -F bogus o.qcow2'
+same 'qemu-img rebase -b nofile -F bogus nofile'
+same 'qemu-img rebase -b nofile -F qcow2 o.qcow2'
+same 'qemu-img rebase -b r.raw -F qcow2 o.qcow2'
+same 'qemu-img rebase -b o.qcow2 -F qcow2 o.qcow2'
+same 'qemu-img rebase -b o.qcow2 -F qcow2 m.qcow2'
+same 'qemu-img rebase -b b1.qcow2 -F qcow2 gone.qcow2'
+same 'qemu-img rebase -u -b b1.qcow2 -F qcow2 gone.qcow2; qemu-img info gone.qcow2 | grep backing'
+same 'qemu-img rebase -u -b b1.qcow2 o.qcow2'
+same 'qemu-img rebase -u -F bogus -b x o.qcow2'
+same 'qemu-img rebase -u -F qcow2 o.qcow2; qemu-img info o.qcow2 | grep backing'
+same 'qemu-img rebase -u -b nofile -F raw o.qcow2; qemu-img info o.qcow2 | grep backing'
+same 'qemu-img rebase -u -b json:{} -F raw o.qcow2; qemu-img info o.qcow2 | grep backing'
+same 'qemu-img rebase -u -b foo:x -F raw o.qcow2; qemu-img info o.qcow2 | grep backing'
+same "qemu-img rebase -u -b '' o.qcow2; qemu-img info o.qcow2 | grep backing"
+same 'qemu-img rebase -f raw -b b1.qcow2 -F qcow2 r.raw'
+same 'qemu-img rebase -f raw -b b1.qcow2 r.raw'
+same 'qemu-img rebase -f raw -u -b b1.qcow2 -F qcow2 r.raw'
+same 'qemu-img rebase -f raw -u -b b1.qcow2 r.raw'
+same 'qemu-img rebase -f raw -u r.raw'
+same 'qemu-img rebase -u r.raw'
+for length in 1023 1024 2000; do
+  same "qemu-img rebase -u -b \$(printf %0${length}d 1) -F qcow2 o.qcow2; qemu-img info o.qcow2 | grep -c backing"
+done
+same 'qemu-img create -q -f qcow2 -o cluster_size=512 n.qcow2 1M; qemu-img rebase -u -b $(printf %0600d 1) -F qcow2 n.qcow2; qemu-img check n.qcow2'
+same 'qemu-img rebase -p -u -b b2.qcow2 -F qcow2 o.qcow2'
+same 'qemu-img rebase -p -q -b b2.qcow2 -F qcow2 o.qcow2'
+for image in o.qcow2 m.qcow2 small.qcow2 v2.qcow2; do
+  same "qemu-img rebase -b b2.qcow2 -F qcow2 $image $(shows $image)"
+  same "qemu-img rebase -b r.raw -F raw $image $(shows $image)"
+  same "qemu-img rebase -b '' $image $(shows $image)"
+  same "qemu-img rebase -t none -T none -U -b b2.qcow2 -F qcow2 $image $(shows $image)"
+  same "qemu-img rebase -u -b b2.qcow2 -F qcow2 $image $(shows $image)"
+done
+same "qemu-img rebase -b b1.qcow2 -F qcow2 o.qcow2 $(shows o.qcow2)"
+same "qemu-img rebase -b b1.qcow2 -F qcow2 o.qcow2; qemu-img map --output=json o.qcow2"
+same "qemu-img rebase -b b2.qcow2 -F qcow2 o.qcow2; qemu-img map --output=json o.qcow2 | sed 's/, .offset.*}/}/'"
+same "qemu-img rebase -b m.qcow2 -F qcow2 o.qcow2 $(shows o.qcow2)"
+same "qemu-img rebase -b b2.qcow2 -F qcow2 b1.qcow2 $(shows b1.qcow2)"
+same "qemu-img rebase -b ../b2.qcow2 -F qcow2 d/t.qcow2 $(shows d/t.qcow2)"
+same 'qemu-img rebase -b b2.qcow2 -F qcow2 d/t.qcow2'
+same 'qemu-img rebase -b s.qcow2 -F qcow2 o.qcow2; qemu-img convert -O raw o.qcow2 x; cksum x; qemu-img info o.qcow2 | grep backing'
+same "qemu-img rebase -F qcow2 -b '' o.qcow2 $(shows o.qcow2)"
+same 'qemu-img rebase -b bad.qcow2 -F qcow2 o.qcow2; qemu-img info o.qcow2 | grep backing'
+same 'qemu-img rebase -b b1.qcow2 -F qcow2 onbad.qcow2; qemu-img info onbad.qcow2 | grep backing'
+same "qemu-img rebase --image-opts -b b2.qcow2 -F qcow2 driver=qcow2,file.filename=o.qcow2 $(shows o.qcow2)"
+
+setup_commit() {
+  setup_rebase
+  qemu-io -c 'write -z 0 64k' -c 'write -P 9 300k 300k' o.qcow2
+  qemu-img create -q -f qcow2 -b r.raw -F raw or.qcow2 2M
+  qemu-io -c 'write -P 4 192k 4k' -c 'write -P 5 1536k 4k' or.qcow2
+  qemu-img create -q -f qcow2 -b o.qcow2 -F qcow2 large.qcow2 3M
+  qemu-io -c 'write -P 6 2M 64k' -c 'write -P 6 100k 1k' large.qcow2
+  qemu-img create -q -f qcow2 -b large.qcow2 -F qcow2 short.qcow2 500k
+  qemu-io -c 'write -P 8 400k 30k' short.qcow2
+  qemu-img create -q -f qcow2 -b b1.qcow2 -F qcow2 snap.qcow2
+  qemu-io -c 'write -P 8 400k 30k' snap.qcow2
+  qemu-img snapshot -c one snap.qcow2
+  qemu-io -c 'write -P 9 410k 80k' snap.qcow2
+}
+
+group commit
+chain='; for i in short large o m b1; do qemu-img convert -O raw $i.qcow2 x; cksum x; qemu-img check $i.qcow2 | head -1; done'
+same 'qemu-img commit'
+same 'qemu-img commit a b'
+same 'qemu-img commit nofile'
+same 'qemu-img commit -p nofile'
+same 'qemu-img commit b1.qcow2'
+same 'qemu-img commit -p b1.qcow2'
+same 'qemu-img commit -b x b1.qcow2'
+same 'qemu-img commit -f raw r.raw'
+same 'qemu-img commit r.raw'
+same 'qemu-img commit gone.qcow2'
+same 'qemu-img commit -U o.qcow2'
+same 'qemu-img commit -t bad nofile'
+same 'qemu-img commit -t bad'
+same 'qemu-img commit -r x o.qcow2'
+same 'qemu-img commit -r x -t bad o.qcow2'
+same 'qemu-img commit --image-opts -f raw x'
+same 'qemu-img commit -b other o.qcow2'
+same 'qemu-img commit -p -b other o.qcow2'
+same "qemu-img commit -b '' o.qcow2"
+same 'qemu-img commit -b o.qcow2 o.qcow2'
+same 'qemu-img commit -b b1.qcow2 d/t.qcow2'
+same 'qemu-img commit -b ../b1.qcow2 d/t.qcow2'
+same 'qemu-img commit -q o.qcow2'
+same 'qemu-img commit -p -q o.qcow2'
+same 'qemu-img commit -b ./m.qcow2 o.qcow2'
+same 'qemu-img commit -b "$PWD/m.qcow2" o.qcow2'
+for image in short large o m; do
+  same "qemu-img commit $image.qcow2 $chain"
+  same "qemu-img commit $image.qcow2; qemu-img map --output=json $image.qcow2 | grep -c '\"depth\": 0'; stat -c %s $image.qcow2"
+  same "qemu-img commit -d $image.qcow2 $chain"
+  same "qemu-img commit -d $image.qcow2; qemu-img map --output=json $image.qcow2 | grep -c '\"depth\": 0'"
+  same "qemu-img commit -b b1.qcow2 $image.qcow2; qemu-img convert -O raw b1.qcow2 x; cksum x; qemu-img check b1.qcow2 | head -1"
+  same "qemu-img commit -t none -r 100M $image.qcow2 $chain"
+done
+same 'qemu-img commit or.qcow2; stat -c %s r.raw; cksum r.raw; stat -c %s or.qcow2; qemu-img check or.qcow2'
+same 'qemu-img commit -b m.qcow2 large.qcow2; qemu-img convert -O raw m.qcow2 x; cksum x; qemu-img info large.qcow2 | grep backing'
+same 'qemu-img commit snap.qcow2; qemu-img check snap.qcow2 | head -1; qemu-img convert -O raw -l one snap.qcow2 x; cksum x; qemu-img convert -O raw snap.qcow2 x; cksum x; qemu-img snapshot -a one snap.qcow2; qemu-img convert -O raw snap.qcow2 x; cksum x'
+same 'qemu-img commit v2.qcow2; qemu-img convert -O raw b1.qcow2 x; cksum x; qemu-img check v2.qcow2 | head -1'
+same 'qemu-img commit small.qcow2; qemu-img convert -O raw b1.qcow2 x; cksum x; qemu-img check small.qcow2; qemu-img info b1.qcow2 | grep virtual'
+same 'qemu-img commit onbad.qcow2'
+differs stderr 'the same words as for reading' 'qemu-io -c "write 0 64k" onbad.qcow2 >/dev/null; qemu-img commit onbad.qcow2'
+same 'truncate -s 5M r.raw; qemu-img create -q -f qcow2 -b s.qcow2 -F qcow2 os.qcow2; qemu-io -c "write 0 512k" os.qcow2 >/dev/null; (ulimit -f 512; qemu-img commit os.qcow2); qemu-img map --output=json os.qcow2 | head -1'
+same 'qemu-img commit --image-opts driver=qcow2,file.filename=o.qcow2'
+
 setup_bitmap() {
   qemu-img create -f qcow2 a.qcow2 1M
   qemu-img bitmap --add a.qcow2 b

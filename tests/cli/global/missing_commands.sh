@@ -1,2 +1,0 @@
-# coimg only
-coimg rebase -l x
