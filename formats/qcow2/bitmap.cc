@@ -48,8 +48,8 @@ bool satisfies_constraints(const DiskBitmapEntry& entry, const Header& header) {
 
 /// Whether the table has one entry for each cluster of bits that the disk needs, no less and no more.
 bool fits_disk(const BitmapEntry& bitmap, const Header& header) {
-  const uint64_t bits = div_ceil(header.size, uint64_t{1} << bitmap.granularity_bits);
-  return bitmap.table_entries == header.geometry().clusters_for(div_ceil(bits, 8));
+  return bitmap.table_entries ==
+         header.geometry().clusters_for(bitmap_data_bytes(header.size, bitmap.granularity_bits));
 }
 
 }  // namespace

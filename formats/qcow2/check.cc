@@ -169,13 +169,6 @@ Result<void> Checker::count_bitmaps() {
   if (!header_.bitmaps || !(header_.autoclear_features & kBitmapsValid)) return {};
   add_metadata(header_.bitmaps->directory_offset, header_.bitmaps->directory_bytes);
   std::vector<BitmapEntry> bitmaps = COIMG_TRY(load_bitmap_directory(file_, header_));
-  for (const BitmapEntry& bitmap : bitmaps) {
-    const uint64_t needed = geometry_.clusters_for(bitmap_data_bytes(header_.size, bitmap.granularity_bits));
-    if (bitmap.in_use || bitmap.table_entries == needed) continue;
-    report(fmt::format("ERROR bitmap '{}' has a table of {} entries, the disk needs {}", bitmap.name,
-                       bitmap.table_entries, needed));
-    ++result_.corruptions;
-  }
   std::ranges::sort(bitmaps, {},
                     [](const BitmapEntry& bitmap) { return std::pair(bitmap.table_offset.v, bitmap.table_entries); });
   for (size_t i = 0; i < bitmaps.size();) {
