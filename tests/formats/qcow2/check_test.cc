@@ -12,6 +12,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "coroutine/compiler.h"
 #include "coroutine/main_loop.h"
 #include "formats/qcow2/driver.h"
 #include "tests/formats/qcow2/image_bytes.h"
@@ -556,6 +557,10 @@ TEST(Repair, AnyFlippedBitIsSurvived) {
       const uint64_t cluster = byte >> 9;
       if (cluster >= ImageBytes::kData && cluster < ImageBytes::kSnapshots) continue;
       if (byte % 512 >= 128 && byte % 7 != 0) continue;  // of what is mostly zeros, a sample is enough
+      if (COIMG_TSAN) {
+        if (byte % 8 == 0) flip_and_check(byte, static_cast<int>(byte / 8 % 8));  // ten times slower, same threads
+        continue;
+      }
       for (int bit = 0; bit < 8; ++bit) flip_and_check(byte, bit);
     }
   });
