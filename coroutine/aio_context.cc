@@ -4,10 +4,11 @@
 //
 //     loop                               notify(), after it has published the work
 //     1. sleeping = true                 a. notified = true, was it false?
-//     2. notified? work? -> no sleep     b. then if sleeping: write to the eventfd
+//     2. notified? work? -> no sleep     b. then if sleeping: wake
 //
 // Either (b) sees the 1 and writes, or (a) came before 2, which then does not sleep. A second notify() that finds the
-// flag set may do nothing, because then 2 has not yet cleared it.
+// flag set may do nothing, because then 2 has not yet cleared it. A loop without file descriptors sleeps on `notified`
+// itself, a futex; one with some sleeps in epoll, and waking it is a write to its eventfd.
 #include "coroutine/aio_context.h"
 
 #include <sched.h>
@@ -17,6 +18,7 @@
 
 #include "coroutine/aio_context_impl.h"
 #include "coroutine/fatal.h"
+#include "coroutine/futex.h"
 #include "coroutine/main_loop_lock.h"
 
 namespace coimg {
@@ -109,17 +111,23 @@ bool AioContext::poll(bool blocking) {
 
 void AioContext::Impl::wait_for_events(FdHandlers::Ready& ready, bool blocking) {
   if (blocking) {
-    sleeping.store(true);
-    int64_t ns = notified.exchange(false) ? 0 : sleep_ns();
+    sleeping.store(fd_handlers.none_waitable() ? kForNotify : kForEvents);
+    int64_t ns = notified.exchange(0) != 0 ? 0 : sleep_ns();
     if (ns != 0) ns = sooner(ns, trim_stack_pool());
     const MainLoopLockPause others_may_run(holds_big_lock, ns != 0);
-    if (ns == 0 || !busy_poll(ready, ns)) {
-      if (ns != 0 || !fd_handlers.none_waitable()) fd_handlers.wait(ready, ns);
-    }
-    sleeping.store(false);
+    if (ns == 0 || !busy_poll(ready, ns)) sleep(ready, ns);
+    sleeping.store(kAwake);
   } else {
     const MainLoopLockPause others_may_run(holds_big_lock, false);
     if (!fd_handlers.none_waitable()) fd_handlers.wait(ready, 0);
+  }
+}
+
+void AioContext::Impl::sleep(FdHandlers::Ready& ready, int64_t ns) {
+  if (!fd_handlers.none_waitable()) {
+    fd_handlers.wait(ready, ns);
+  } else if (ns != 0) {
+    futex_wait(notified, 0, ns);
   }
 }
 
@@ -147,13 +155,13 @@ bool AioContext::Impl::busy_poll(FdHandlers::Ready& ready, int64_t sleep_ns) {
   const int64_t begin = now_ns(ClockType::kMonotonic);
   const int64_t limit = sooner(poll_ns, sleep_ns);
   do {
-    fd_handlers.wait(ready, 0);
-    if (ready.count > 0 || notified.load()) return true;
+    if (!fd_handlers.none_waitable()) fd_handlers.wait(ready, 0);
+    if (ready.count > 0 || notified.load() != 0) return true;
   } while (now_ns(ClockType::kMonotonic) - begin < limit);
 
   // It did not pay. Would it have, with a longer limit?
   const int64_t sleep_begin = now_ns(ClockType::kMonotonic);
-  fd_handlers.wait(ready, sleep_ns);
+  sleep(ready, sleep_ns);
   const int64_t waited = now_ns(ClockType::kMonotonic) - sleep_begin + limit;
   poll_ns = waited <= max_poll_ns ? std::min(std::max(poll_ns * 2, kFirstPollNs), max_poll_ns) : poll_ns / 2;
   return true;
@@ -175,7 +183,13 @@ int64_t AioContext::Impl::now_ns(ClockType clock) const {
 void AioContext::notify() { impl_->notify(); }
 
 void AioContext::Impl::notify() {
-  if (!notified.exchange(true) && sleeping.load()) wakeup.set();
+  if (notified.exchange(1) != 0) return;
+  switch (sleeping.load()) {
+    case kForEvents:
+      return wakeup.set();
+    case kForNotify:
+      return futex_wake(notified);
+  }
 }
 
 void AioContext::set_fd_handler(int fd, std::function<void()> on_readable, std::function<void()> on_writable) {

@@ -53,6 +53,8 @@ struct AioContext::Impl {
   /// Spins for events for a while when that has lately paid. Returns whether the sleep is needed no more.
   bool busy_poll(FdHandlers::Ready& ready, int64_t sleep_ns);
   void wait_for_events(FdHandlers::Ready& ready, bool blocking);
+  /// Waits for events or notify(), or only for that when there is nothing else to wait for.
+  void sleep(FdHandlers::Ready& ready, int64_t ns);
   bool run_timers();
   bool run_bottom_halves();
 
@@ -94,8 +96,9 @@ struct AioContext::Impl {
   std::atomic<unsigned> callers{0};        ///< threads inside a scheduling function, see CallerScope
   PushList<BottomHalf::State> incoming;    ///< bottom halves with kPending that the loop has not seen
   PushList<Coroutine::Private> scheduled;  ///< coroutines to enter
-  std::atomic<bool> sleeping{false};       ///< the loop sleeps or is about to: notify() has to write to the eventfd
-  std::atomic<bool> notified{false};       ///< notify() was called since the loop last looked
+  enum Sleep : uint32_t { kAwake, kForEvents, kForNotify };
+  std::atomic<uint32_t> sleeping{kAwake};  ///< how the loop sleeps or is about to: what notify() has to do
+  std::atomic<uint32_t> notified{0};       ///< 1: notify() was called since the loop last looked
   EventNotifier wakeup;
 
   // For the context's thread.

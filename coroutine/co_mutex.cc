@@ -82,7 +82,13 @@ bool CoMutex::lock_slow(Coroutine* self, const Deadline& deadline) {
   if (holder() == self) fatal("coroutine '%s' locks a CoMutex that it already holds", self->name());
   Waiter waiter(self);
   if (take_or_enqueue(waiter)) return true;
-  if (waiter.state.load(std::memory_order_relaxed) != Waiter::kAsleep && waiter.spin()) return true;
+  if (waiter.state.load(std::memory_order_relaxed) != Waiter::kAsleep) {
+    trace("mutex_spin", self);
+    if (waiter.spin()) {
+      trace("mutex_spun", self);
+      return true;
+    }
+  }
 
   // unlock() may run right here in another thread. It schedules us in our own context, so not before we have yielded.
   trace("mutex_wait", self);

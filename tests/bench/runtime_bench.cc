@@ -2,6 +2,7 @@
 //
 // Read the ratios of one run, not the figures of several. `./dev bench runtime` builds and runs this.
 #include <benchmark/benchmark.h>
+#include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@
 #include "coroutine/co_mutex.h"
 #include "coroutine/co_queue.h"
 #include "coroutine/coroutine.h"
+#include "coroutine/stack.h"
 
 namespace coimg {
 namespace {
@@ -188,6 +190,34 @@ void life_alive(benchmark::State& state) {
   per_item(state, state.range(0));
 }
 BENCHMARK(life_alive)->RangeMultiplier(10)->Range(1, 100'000);
+
+/// The floor under life_alive: the same waves of bare contexts, on stacks that were all cut from one mapping before.
+void life_alive_fcontext(benchmark::State& state) {
+  namespace context = boost::context::detail;
+  const auto count = static_cast<size_t>(state.range(0));
+  const size_t spacing = stack_size_bytes();
+  void* mapping = ::mmap(nullptr, count * spacing, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+  if (mapping == MAP_FAILED) return state.SkipWithError("no memory");
+  ::madvise(mapping, count * spacing, MADV_NOHUGEPAGE);
+  std::vector<context::fcontext_t> all(count);
+  const auto wave = [&] {
+    for (size_t i = 0; i < count; ++i) {
+      char* top = static_cast<char*>(mapping) + (i + 1) * spacing - i % 8 * 256;
+      const context::fcontext_t fresh = context::make_fcontext(top, spacing - 2048, [](context::transfer_t from) {
+        from = context::jump_fcontext(from.fctx, nullptr);
+        context::jump_fcontext(from.fctx, nullptr);
+      });
+      all[i] = context::jump_fcontext(fresh, nullptr).fctx;
+    }
+    for (context::fcontext_t& one : all) one = context::jump_fcontext(one, nullptr).fctx;
+  };
+  wave();  // the kernel gives the memory once
+  for (auto _ : state) wave();
+  per_item(state, state.range(0));
+  ::munmap(mapping, count * spacing);
+}
+BENCHMARK(life_alive_fcontext)->RangeMultiplier(10)->Range(1, 100'000);
 
 void life_alive_boost_fiber(benchmark::State& state) {
   std::vector<boost::context::fiber> all(static_cast<size_t>(state.range(0)));

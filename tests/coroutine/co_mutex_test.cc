@@ -4,8 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <thread>
 #include <vector>
 
+#include "coroutine/aio_context.h"
 #include "tests/coroutine/loop.h"
 
 namespace coimg {
@@ -13,7 +17,10 @@ namespace {
 
 using test::run_due;
 using test::start;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(CoMutexTest, TheHolderIsKnown) {
   CoMutex mutex;
@@ -184,6 +191,81 @@ TEST(CoMutexDeathTest, DestroyingAHeldOneNamesTheHolder) {
             "owner");
       },
       "CoMutex destroyed while coroutine 'owner' holds it");
+}
+
+/// One thread holds a mutex and keeps running while another, which waited for that, locks it. Many times, with the
+/// holder letting go sooner or later.
+[[noreturn]] void lock_while_the_holder_runs() {
+  constexpr int kRounds = 2000;
+  CoMutex mutex;
+  std::atomic<int> round_held{0};
+  std::atomic<int> round_wanted{0};
+  std::atomic<bool> ended{false};
+  std::thread other([&] {
+    start([&]() coroutine_fn {
+      for (int round = 1; round <= kRounds; ++round) {
+        while (round_held < round) std::this_thread::yield();
+        round_wanted = round;
+        const CoMutexGuard guard(mutex);
+      }
+      ended = true;
+    });
+    while (!ended) AioContext::current().poll(true);
+  });
+  start([&]() coroutine_fn {
+    for (int round = 1; round <= kRounds; ++round) {
+      const CoMutexGuard guard(mutex);
+      round_held = round;
+      while (round_wanted < round) std::this_thread::yield();
+      for (std::atomic<int> pause = 0; pause < round % 512; ++pause) continue;
+    }
+  });
+  while (!ended) AioContext::current().poll(false);
+  other.join();
+  std::exit(0);
+}
+
+/// The same with a holder that is suspended meanwhile.
+[[noreturn]] void lock_while_the_holder_sleeps() {
+  for (int round = 0; round < 50; ++round) {
+    CoMutex mutex;
+    Coroutine* holder = start([&]() coroutine_fn {
+      const CoMutexGuard guard(mutex);
+      Coroutine::yield();
+    });
+    std::atomic<bool> begun{false};
+    std::thread other([&] {
+      bool got = false;
+      start([&]() coroutine_fn {
+        begun = true;
+        const CoMutexGuard guard(mutex);
+        got = true;
+      });
+      while (!got) AioContext::current().poll(true);
+    });
+    while (!begun) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    holder->enter();
+    other.join();
+  }
+  std::exit(0);
+}
+
+// Both are told by their traces: mutex_spin is the attempt, mutex_spun its success, mutex_wait the sleep.
+TEST(CoMutexDeathTest, AWaiterSpinsWhileTheHolderRunsElsewhere) {
+  if (std::thread::hardware_concurrency() < 2) GTEST_SKIP() << "one processor";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  ::setenv("COIMG_TRACE", "stderr", 1);
+  EXPECT_EXIT(lock_while_the_holder_runs(), testing::ExitedWithCode(0), "mutex_spun");
+  ::unsetenv("COIMG_TRACE");
+}
+
+TEST(CoMutexDeathTest, AWaiterDoesNotSpinForASuspendedHolder) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  ::setenv("COIMG_TRACE", "stderr", 1);
+  EXPECT_EXIT(lock_while_the_holder_sleeps(), testing::ExitedWithCode(0),
+              AllOf(HasSubstr("mutex_wait"), Not(HasSubstr("mutex_spin"))));
+  ::unsetenv("COIMG_TRACE");
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <set>
@@ -44,6 +45,31 @@ TEST(StackTest, StacksAreReused) {
   Stack* second = acquire_stack();
   EXPECT_EQ(first, second);
   release_stack(second);
+}
+
+/// The size is chosen once a process, so each choice is seen in a new one: the death test's.
+void expect_stack_kib(const char* variable, size_t kib) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  ::setenv("COIMG_STACK_KIB", variable, 1);
+  EXPECT_EXIT(
+      {
+        bool used = false;
+        test::start([&]() coroutine_fn {
+          use_stack(kib * 1024 / 2);
+          used = true;
+        });
+        std::exit(used && stack_size_bytes() == kib * 1024 ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "");
+  ::unsetenv("COIMG_STACK_KIB");
+}
+
+TEST(StackDeathTest, TheEnvironmentChoosesTheSize) {
+  expect_stack_kib("512", 512);
+  expect_stack_kib("2000", 2000);
+  if (!COIMG_ASAN && !COIMG_TSAN) expect_stack_kib("64", 64);
+  expect_stack_kib("99999999", 64 * 1024);  // the most there is
+  expect_stack_kib("many", COIMG_ASAN ? 1024 : 256);
 }
 
 TEST(StackTest, MostOfAStackCanBeUsed) {
