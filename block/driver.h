@@ -286,6 +286,17 @@ struct OpenFlags {
   bool discard_unmap = false;     ///< pass guest discards on to the file
 };
 
+/// Opens the file that holds an image's guest data, where the format keeps that in a file of its own.
+class DataFileOpener {
+ public:
+  virtual ~DataFileOpener() = default;
+  /// Whether the user says which file it is; that goes before what the image says.
+  [[nodiscard]] virtual bool named_by_user() const = 0;
+  /// Opens the file, as writable as the image is; it becomes the node's data_file(). `stored_name`, what the image
+  /// says, is a plain path, relative to the working directory. Called once at most.
+  virtual Result<BlockNode*> open(const std::string& stored_name) coroutine_fn = 0;
+};
+
 /// A driver's static side: its names, and how to recognise, open and create.
 class DriverType {
  public:
@@ -305,7 +316,8 @@ class DriverType {
     std::string filename;        ///< of the image, for messages and for resolving relative names
     Options* options = nullptr;  ///< the driver takes what it knows; the block layer refuses what is left
     OpenFlags flags;
-    Permissions permissions;  ///< protocols: what to lock
+    Permissions permissions;              ///< protocols: what to lock
+    DataFileOpener* data_file = nullptr;  ///< for formats that support one
   };
   virtual Result<std::unique_ptr<BlockDriver>> open(OpenArgs args) const coroutine_fn = 0;
 
@@ -316,6 +328,12 @@ class DriverType {
   virtual bool supports_backing() const { return false; }
   virtual bool supports_compression() const { return false; }
   virtual bool supports_check() const { return false; }
+  virtual bool supports_data_file() const { return false; }
+  /// The path of the file that is to hold the data of an image with these options; nothing: the image itself does.
+  virtual std::optional<std::string> data_file_of(const CreateOptions& options) const {
+    (void)options;
+    return std::nullopt;
+  }
   /// In the order of the "Formatting" line.
   virtual std::vector<CreateOptionSpec> create_options() const { return {}; }
   /// The options that amend() takes, in any order; none: it is not supported.
@@ -335,6 +353,7 @@ class DriverType {
   }
 
   /// Formats: writes an empty image into `file`, an open, writable, empty node. `options` has the size and is complete.
+  /// The data file, if there is one, has that size already and reads as zeros.
   /// Errors: the message names what is wrong, without the file name (the caller adds it).
   virtual Result<void> create(BlockNode* file, const std::string& filename, const CreateOptions& options) const
       coroutine_fn;

@@ -158,6 +158,7 @@ Result<void> BlockNode::close_layer() {
     if (flags_.writable) keep_first_error(co_flush());
     keep_first_error(driver_->close().in_file(subject()));
   }
+  if (data_file_) keep_first_error(data_file_->co_close());
   if (file_) keep_first_error(file_->co_close());
   return result;
 }

@@ -99,6 +99,7 @@ class BlockNode {
   [[nodiscard]] BlockDriver& driver() const { return *driver_; }
   [[nodiscard]] const DriverType& type() const { return driver_->type(); }
   [[nodiscard]] BlockNode* file() const { return file_.get(); }
+  [[nodiscard]] BlockNode* data_file() const { return data_file_.get(); }  ///< null: the data are in file()
   [[nodiscard]] BlockNode* backing() const { return backing_.get(); }
   [[nodiscard]] const BlockLimits& limits() const { return limits_; }
   /// The largest compression_unit of the backing chain.
@@ -112,6 +113,7 @@ class BlockNode {
 
   // --- building the tree (block/open.cc, and drivers' tests) --------------------------------------------------------
   void set_file(std::unique_ptr<BlockNode> file) { file_ = std::move(file); }
+  void set_data_file(std::unique_ptr<BlockNode> data_file) { data_file_ = std::move(data_file); }
   void set_backing(std::unique_ptr<BlockNode> backing) { backing_ = std::move(backing); }
   void set_driver(std::unique_ptr<BlockDriver> driver);
   void set_filename(std::string filename) { filename_ = std::move(filename); }
@@ -142,6 +144,7 @@ class BlockNode {
   OpenFlags flags_;
   std::unique_ptr<BlockDriver> driver_;
   std::unique_ptr<BlockNode> file_;
+  std::unique_ptr<BlockNode> data_file_;
   std::unique_ptr<BlockNode> backing_;
   std::optional<FileIdentity> identity_;
   BlockLimits limits_;

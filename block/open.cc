@@ -169,16 +169,67 @@ void name_node(OpenedLayer& layer, const DriverType& format, const Options& opti
   layer.node->set_filename(plain ? layer.node->file()->filename() : "json:" + layer.description.to_json());
 }
 
+/// Opens data files for the format of one layer.
+class LayerDataFile final : public DataFileOpener {
+ public:
+  /// `options`: those of the user for the data file.
+  LayerDataFile(OpenContext& context, BlockNode& node, Options options)
+      : context_(context), node_(node), options_(std::move(options)) {}
+
+  [[nodiscard]] bool named_by_user() const override { return !options_.empty(); }
+
+  Result<BlockNode*> open(const std::string& stored_name) coroutine_fn override {
+    OpenFlags flags = node_.flags();
+    flags.resizable = flags.writable;
+    OpenedLayer data = COIMG_TRY(open_node(stored_name, flags));
+    auto checked = check_and_lock(*data.node, flags);
+    if (!checked.ok()) return close_after_error(*data.node, std::move(checked).error());
+    node_.set_data_file(std::move(data.node));
+    return node_.data_file();
+  }
+
+ private:
+  Result<OpenedLayer> open_node(const std::string& stored_name, const OpenFlags& flags) coroutine_fn {
+    if (options_.has("")) return cannot_reference(options_);
+    if (named_by_user()) return open_child(context_, std::move(options_), flags);
+    // Never a protocol or JSON: an image could lead anywhere with those.
+    const ProtocolTarget target{COIMG_TRY(find_driver(context_.registry, "file")), stored_name};
+    return open_protocol_node(target, Options(), flags);
+  }
+
+  /// Two images that put their data into one file would destroy each other's.
+  Result<void> check_and_lock(BlockNode& data, const OpenFlags& flags) coroutine_fn {
+    if (data.type().kind() == DriverKind::kFormat) return {};  // has been seen to by open_child()
+    if (const auto identity = data.file_identity()) {
+      if (std::find(context_.files.begin(), context_.files.end(), *identity) != context_.files.end()) {
+        return Error(EINVAL, fmt::format("Data file '{}' is part of the image in another role", data.filename()));
+      }
+      context_.files.push_back(*identity);
+    }
+    Permissions permissions{.used = kPermConsistentRead, .shared = kPermAll & ~kPermResize};
+    if (flags.writable) permissions.used |= kPermWrite | kPermResize;
+    if (flags.force_share) permissions.shared = kPermAll;
+    return data.driver().set_permissions(permissions);
+  }
+
+  OpenContext& context_;
+  BlockNode& node_;
+  Options options_;
+};
+
 /// Lets the format read the image. The layer's node has its file.
-Result<void> open_format(OpenedLayer& layer, const DriverType& format, Options& options) coroutine_fn {
+Result<void> open_format(OpenContext& context, OpenedLayer& layer, const DriverType& format, Options& options)
+    coroutine_fn {
   BlockNode& node = *layer.node;
+  LayerDataFile data_file(context, node, format.supports_data_file() ? options.take_child("data-file") : Options());
   node.set_driver(COIMG_TRY(format
                                 .open({.node = &node,
                                        .file = node.file(),
                                        .filename = node.filename(),
                                        .options = &options,
                                        .flags = node.flags(),
-                                       .permissions = {}})
+                                       .permissions = {},
+                                       .data_file = &data_file})
                                 .in_file(node.subject())));
   return refuse_unknown_options(format, options);
 }
@@ -259,7 +310,7 @@ Result<OpenedLayer> open_layer(OpenContext& context, LayerRequest request) {
   layer.node = std::make_unique<BlockNode>(std::string(), request.flags);
   layer.node->set_file(std::move(file.node));
   name_node(layer, format, request.options, std::move(file.description));
-  auto opened = open_format(layer, format, request.options);
+  auto opened = open_format(context, layer, format, request.options);
   if (!opened.ok()) return close_after_error(*layer.node, std::move(opened).error());
   if (!given && request.flags.writable && format.name() == "raw") {
     layer.node->protect_from_format_change(context.registry);

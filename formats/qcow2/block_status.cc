@@ -13,6 +13,7 @@ namespace {
 /// Whether `next`, which lies right behind `extent`, has the same answer.
 bool continues(const Extent& extent, const Extent& next) {
   if (extent.type != next.type) return false;
+  if (extent.type == ClusterType::kNormal) return next.host == extent.host + extent.bytes;
   return extent.host.v == 0 ? next.host.v == 0 : next.host == extent.host + extent.bytes;
 }
 
@@ -41,7 +42,7 @@ Result<BlockStatus> Qcow2::block_status(uint64_t offset, uint64_t bytes, bool wa
     case ClusterType::kUnallocated:
       if (extent.host.v != 0) {  // a place that nothing is stored in yet
         status.host_offset = extent.host.v;
-        status.file = &file_;
+        status.file = &data_;
       }
       break;
     case ClusterType::kCompressed:
@@ -53,12 +54,12 @@ Result<BlockStatus> Qcow2::block_status(uint64_t offset, uint64_t bytes, bool wa
     case ClusterType::kZeroAllocated:
       status.allocated = status.zero = true;
       status.host_offset = extent.host.v;
-      status.file = &file_;
+      status.file = &data_;
       break;
     case ClusterType::kNormal:
       status.allocated = status.data = true;
       status.host_offset = extent.host.v;
-      status.file = &file_;
+      status.file = &data_;
       status.ask_file = want_zero && COIMG_TRY(file_has_holes());
       break;
   }

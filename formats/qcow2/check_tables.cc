@@ -195,7 +195,7 @@ void Checker::count_l2_table(L2Reference& table, std::span<std::byte> bytes) {
 
 void Checker::count_odd_entry(L2Reference& table, uint64_t index, L2Entry entry, TableStatistics& statistics) {
   const uint64_t times = table.active + table.inactive;
-  ClusterType type = entry.type();
+  const ClusterType type = entry.type();
   if (geometry_.extended_l2() && !check_subclusters(table, index, entry) && type == ClusterType::kCompressed) return;
   if (type == ClusterType::kCompressed) {
     count_compressed(table, index, entry, statistics);
@@ -205,8 +205,6 @@ void Checker::count_odd_entry(L2Reference& table, uint64_t index, L2Entry entry,
     report(fmt::format("ERROR found l2 entry with reserved bits set: {:x}", entry.raw()));
     result_.corruptions += times;
   }
-  // With an external data file, the guest's first cluster is at offset 0.
-  if (external_data_ && type == ClusterType::kUnallocated && entry.copied()) type = ClusterType::kNormal;
   if (type != ClusterType::kNormal && type != ClusterType::kZeroAllocated) return;
 
   if (!is_aligned(entry.host().v, geometry_.cluster_size())) {

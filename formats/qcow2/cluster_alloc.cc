@@ -44,6 +44,7 @@ SubclusterMap WritePlan::map_after(const Geometry& geometry, GuestOffset cluster
 }
 
 void DroppedReferences::add(const Geometry& geometry, L2Entry old, L2Entry replacement) {
+  if (geometry.external_data()) return;
   ClusterRun run;
   switch (old.type()) {
     case ClusterType::kUnallocated:
@@ -153,7 +154,7 @@ Result<uint64_t> Qcow2::update_entries_locked(GuestOffset first, uint64_t cluste
     if (type == ClusterType::kCompressed || replacement.host() != old.host()) new_clusters = true;
   }
   if (new_clusters) COIMG_TRY(l2_cache_->depend_on(*refcount_cache_));
-  if (new_data) l2_cache_->depend_on_file_data();
+  if (new_data) l2_cache_->depend_on_data();
 
   bool changed = false;  // from here on nothing yields
   for (uint64_t i = 0; i < count; ++i) {
@@ -180,6 +181,12 @@ Result<void> Qcow2::drop_references(const DroppedReferences& dropped, FreedSpace
 // --- new clusters ----------------------------------------------------------------------------------------------------
 
 Result<void> Qcow2::allocate_runs_locked(GuestOffset first, uint64_t clusters, WritePlan& plan) {
+  if (geometry_.external_data()) {
+    if (clusters == 0) return {};
+    plan.append(geometry_,
+                {.guest = first, .clusters = clusters, .host = HostOffset(first.v), .fresh = true, .needs_link = true});
+    return {};
+  }
   // A longer run than one refcount block describes might never fit between two of them.
   const uint64_t longest = geometry_.refcounts_per_block();
   while (clusters > 0) {
@@ -213,6 +220,7 @@ Result<void> Qcow2::allocate_runs_locked(GuestOffset first, uint64_t clusters, W
 }
 
 void Qcow2::abandon_plan(const WritePlan& plan) {
+  if (geometry_.external_data()) return;
   for (const WriteRun& run : plan.runs) {
     if (run.fresh && run.clusters != 0) {
       refcounts_->free_best_effort(geometry_.host_cluster(run.host), ClusterCount(run.clusters));

@@ -43,6 +43,7 @@ class DroppedReferences {
  public:
   /// What `old` refers to and `replacement` does not.
   void add(const Geometry& geometry, L2Entry old, L2Entry replacement);
+  void add_cluster(HostCluster cluster) { runs_.push_back({cluster, cluster + 1}); }
   [[nodiscard]] bool empty() const { return runs_.empty(); }
   /// One reference each; a cluster may be in several.
   [[nodiscard]] const std::vector<ClusterRun>& runs() const { return runs_; }

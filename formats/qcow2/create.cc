@@ -90,12 +90,13 @@ Result<void> create_image(BlockNode& file, const CreateOptions& options) {
   Header header = COIMG_TRY(header_for_options(options));
   const Geometry geometry = header.geometry();
   const Preallocation preallocation = COIMG_TRY(preallocation_of(options));
-  const bool preallocated = preallocation != Preallocation::kOff;
+  // A raw data file has all that the disk has.
+  const bool preallocated = preallocation != Preallocation::kOff || (header.autoclear_features & kRawExternalData) != 0;
   const FreshLayout layout =
       COIMG_TRY(preallocated ? plan_preallocated_disk(geometry, header.size) : plan_empty_disk(geometry, header.size));
   if (preallocated) {
     // What only metadata refer to stays a hole.
-    const bool reserve = preallocation != Preallocation::kMetadata;
+    const bool reserve = preallocation == Preallocation::kFalloc || preallocation == Preallocation::kFull;
     COIMG_TRY(file.co_truncate(layout.file_bytes, reserve ? preallocation : Preallocation::kOff));
     COIMG_TRY(write_preallocated_tables(file, geometry, layout, geometry.clusters_for(header.size)));
   } else if (layout.l1_entries != 0) {

@@ -121,12 +121,6 @@ Result<void> check_encryption(const CreateOptions& options) {
   return Error(ENOTSUP, "encryption is not supported");
 }
 
-/// Features of the format that this program does not have.
-Result<void> check_supported(const CreateOptions& options) {
-  if (options.given("data_file")) return Error(ENOTSUP, "external data files are not supported");
-  return {};
-}
-
 /// Fails while nothing has been touched when the header cluster has no room for the backing file's name.
 Result<void> check_header_fits(const Header& header) {
   const auto encoded = encode_header(header);
@@ -158,7 +152,6 @@ Result<Header> header_for_options(const CreateOptions& options) {
   if (header.version < 3) COIMG_TRY(check_version_2(options, header));
   COIMG_TRY(check_backing(options, preallocated));
   COIMG_TRY(check_encryption(options));
-  COIMG_TRY(check_supported(options));
   COIMG_TRY(check_virtual_size(header.geometry(), options.number("size").value_or(0)));
 
   header.size = align_up(options.number("size").value_or(0), kSectorSize);
@@ -169,6 +162,11 @@ Result<Header> header_for_options(const CreateOptions& options) {
   } else {
     if (header.compression_type != CompressionType::kZlib) header.incompatible_features |= kCompressionType;
     if (options.boolean("lazy_refcounts")) header.compatible_features |= kLazyRefcounts;
+    if (options.given("data_file")) {
+      header.incompatible_features |= kExternalDataFile;
+      header.data_file = options.text("data_file");
+    }
+    if (options.boolean("data_file_raw")) header.autoclear_features |= kRawExternalData;
     header.feature_names = known_feature_names();
   }
   COIMG_TRY(check_header_fits(header));

@@ -80,6 +80,7 @@ Result<bool> Qcow2::zero_whole_unit(GuestOffset offset, uint64_t bytes, bool who
     COIMG_TRY(zero_clusters(start, 1, /*may_unmap=*/false));
     return true;
   }
+  COIMG_TRY(zero_raw_data_file(start, geometry_.state_unit(), /*may_unmap=*/false));
   const uint32_t subcluster = geometry_.subcluster_of(start.v);
   COIMG_TRY(rewrite_entries(GuestOffset(geometry_.cluster_down(start.v)), 1, MissingTables::kMake, FreedSpace::kKeep,
                             [subcluster](uint64_t, L2Entry entry) {
@@ -107,6 +108,7 @@ Result<void> Qcow2::zero_clusters(GuestOffset first, uint64_t clusters, bool may
     version = header_.version;
   }
   if (version < 3) return discard_clusters(first, clusters, FreedSpace::kKeep);  // no backing file: reads as zeros
+  COIMG_TRY(zero_raw_data_file(first, clusters << geometry_.cluster_bits(), may_unmap));
   return rewrite_entries(first, clusters, MissingTables::kMake, FreedSpace::kKeep,
                          [may_unmap, this](uint64_t, L2Entry old) {
                            const ClusterType type = old.type();
@@ -131,6 +133,8 @@ Result<void> Qcow2::pdiscard(uint64_t offset, uint64_t bytes) {
 
 /// Discarded clusters read as zeros. Where the format cannot say so without showing the backing file nothing happens.
 Result<void> Qcow2::discard_clusters(GuestOffset first, uint64_t clusters, FreedSpace space) {
+  const uint64_t bytes = clusters << geometry_.cluster_bits();
+  COIMG_TRY(zero_raw_data_file(first, bytes, /*may_unmap=*/flags_.discard_unmap));
   bool backed = false;
   uint32_t version = 3;
   {
@@ -142,11 +146,12 @@ Result<void> Qcow2::discard_clusters(GuestOffset first, uint64_t clusters, Freed
     if (backed) return {};
     return rewrite_entries(first, clusters, MissingTables::kSkip, space, [](uint64_t, L2Entry) { return L2Entry(); });
   }
-  return rewrite_entries(first, clusters, backed ? MissingTables::kMake : MissingTables::kSkip, space,
-                         [backed, this](uint64_t, L2Entry old) {
-                           const bool stays = !backed && old.type() == ClusterType::kUnallocated;
-                           return stays ? old : L2Entry::zero_plain(geometry_);
-                         });
+  COIMG_TRY(rewrite_entries(first, clusters, backed ? MissingTables::kMake : MissingTables::kSkip, space,
+                            [backed, this](uint64_t, L2Entry old) {
+                              const bool stays = !backed && old.type() == ClusterType::kUnallocated;
+                              return stays ? old : L2Entry::zero_plain(geometry_);
+                            }));
+  return discard_data_file(first, bytes);
 }
 
 Result<void> Qcow2::rewrite_entries(GuestOffset first, uint64_t clusters, MissingTables missing, FreedSpace space,

@@ -37,6 +37,10 @@ class Qcow2DriverType final : public DriverType {
   bool supports_backing() const override { return true; }
   bool supports_compression() const override { return true; }
   bool supports_check() const override { return true; }
+  bool supports_data_file() const override { return true; }
+  std::optional<std::string> data_file_of(const CreateOptions& options) const override {
+    return options.given("data_file") ? options.text("data_file") : std::nullopt;
+  }
 
   std::vector<CreateOptionSpec> create_options() const override {
     using enum OptionType;

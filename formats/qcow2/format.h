@@ -105,12 +105,18 @@ inline constexpr uint32_t kSubclusters = 32;
 /// Derived quantities of an image; constant after open.
 class Geometry {
  public:
-  constexpr Geometry(uint32_t cluster_bits, uint32_t refcount_order, bool extended_l2 = false)
-      : cluster_bits_(cluster_bits), refcount_order_(refcount_order), extended_l2_(extended_l2) {}
+  constexpr Geometry(uint32_t cluster_bits, uint32_t refcount_order, bool extended_l2 = false,
+                     bool external_data = false)
+      : cluster_bits_(cluster_bits),
+        refcount_order_(refcount_order),
+        extended_l2_(extended_l2),
+        external_data_(external_data) {}
 
   [[nodiscard]] constexpr uint32_t cluster_bits() const { return cluster_bits_; }
   [[nodiscard]] constexpr uint64_t cluster_size() const { return uint64_t{1} << cluster_bits_; }
   [[nodiscard]] constexpr bool extended_l2() const { return extended_l2_; }
+  /// Guest data are in another file, each cluster at its guest offset, and have no refcounts.
+  [[nodiscard]] constexpr bool external_data() const { return external_data_; }
   [[nodiscard]] constexpr uint64_t l2_entry_bytes() const { return extended_l2_ ? 16 : 8; }
   [[nodiscard]] constexpr uint64_t l2_entries() const { return cluster_size() / l2_entry_bytes(); }
   /// The unit that has a state of its own: a subcluster, or a cluster without extended L2 entries.
@@ -154,6 +160,7 @@ class Geometry {
   uint32_t cluster_bits_;
   uint32_t refcount_order_;
   bool extended_l2_;
+  bool external_data_;
 };
 
 /// An entry of an L1 table.
@@ -219,13 +226,17 @@ class SubclusterMap {
 
 /// An entry of an L2 table. Only extended ones have a map of subclusters; unless compressed, their bit 0
 /// has no meaning and is dropped.
+///
+/// A cluster has a place when it has a host offset. In an external data file the guest's first cluster lies at offset
+/// 0, where COPIED tells that it has one.
 class L2Entry {
  public:
   constexpr L2Entry() = default;
-  constexpr explicit L2Entry(uint64_t raw, SubclusterMap map = {}) : raw_(raw), map_(map) {}
+  constexpr explicit L2Entry(uint64_t raw, SubclusterMap map = {}, bool external_data = false)
+      : raw_(raw), map_(map), placed_((raw & (kEntryOffsetMask | (external_data ? kEntryCopied : 0))) != 0) {}
   /// A cluster with data in all of it.
   static constexpr L2Entry normal(HostOffset host, bool copied = true) {
-    return L2Entry(host.v | (copied ? kEntryCopied : 0), SubclusterMap::all_stored());
+    return L2Entry(host.v | (copied ? kEntryCopied : 0), SubclusterMap::all_stored(), true);
   }
   static constexpr L2Entry zero_plain(const Geometry& geometry) {
     return geometry.extended_l2() ? L2Entry(0, SubclusterMap::all_zero()) : L2Entry(kL2Zero);
@@ -238,11 +249,18 @@ class L2Entry {
   /// The same host cluster, which reads as zeros from now on. Not for compressed clusters.
   [[nodiscard]] constexpr L2Entry zeroed(const Geometry& geometry) const {
     const uint64_t place = raw_ & (kEntryOffsetMask | kEntryCopied);
-    return geometry.extended_l2() ? L2Entry(place, SubclusterMap::all_zero()) : L2Entry(place | kL2Zero);
+    if (!geometry.extended_l2()) return L2Entry(place | kL2Zero);
+    return L2Entry(place, SubclusterMap::all_zero(), geometry.external_data());
   }
-  [[nodiscard]] constexpr L2Entry with_map(SubclusterMap map) const { return L2Entry(raw_, map); }
+  [[nodiscard]] constexpr L2Entry with_map(SubclusterMap map) const {
+    L2Entry entry = *this;
+    entry.map_ = map;
+    return entry;
+  }
   [[nodiscard]] constexpr L2Entry with_copied(bool copied) const {
-    return L2Entry((raw_ & ~kEntryCopied) | (copied ? kEntryCopied : 0), map_);
+    L2Entry entry = *this;
+    entry.raw_ = (raw_ & ~kEntryCopied) | (copied ? kEntryCopied : 0);
+    return entry;
   }
 
   [[nodiscard]] constexpr uint64_t raw() const { return raw_; }
@@ -251,8 +269,9 @@ class L2Entry {
   [[nodiscard]] constexpr ClusterType type() const {
     if (raw_ & kL2Compressed) return ClusterType::kCompressed;
     if (raw_ & kL2Zero) return host().v ? ClusterType::kZeroAllocated : ClusterType::kZeroPlain;
-    return host().v ? ClusterType::kNormal : ClusterType::kUnallocated;
+    return placed_ ? ClusterType::kNormal : ClusterType::kUnallocated;
   }
+  [[nodiscard]] constexpr bool placed() const { return placed_; }
   /// What a subcluster of an extended entry is. kUnallocated may have a place that is not in use yet.
   [[nodiscard]] constexpr ClusterType type_at(uint32_t subcluster) const {
     if (raw_ & kL2Compressed) return ClusterType::kCompressed;
@@ -283,6 +302,7 @@ class L2Entry {
  private:
   uint64_t raw_ = 0;
   SubclusterMap map_;
+  bool placed_ = false;
 };
 
 /// A stretch of an L2 table in memory.
@@ -291,13 +311,14 @@ class L2Entries {
   L2Entries(std::span<std::byte> bytes, const Geometry& geometry)
       : words_(reinterpret_cast<be64*>(bytes.data())),
         size_(bytes.size() / geometry.l2_entry_bytes()),
-        extended_(geometry.extended_l2()) {}
+        extended_(geometry.extended_l2()),
+        external_data_(geometry.external_data()) {}
 
   [[nodiscard]] size_t size() const { return size_; }
   [[nodiscard]] L2Entry operator[](size_t i) const {
-    if (!extended_) return L2Entry(words_[i]);
+    if (!extended_) return L2Entry(words_[i], {}, external_data_);
     const uint64_t raw = words_[2 * i];
-    return L2Entry(raw & kL2Compressed ? raw : raw & ~kL2Zero, SubclusterMap(words_[2 * i + 1]));
+    return L2Entry(raw & kL2Compressed ? raw : raw & ~kL2Zero, SubclusterMap(words_[2 * i + 1]), external_data_);
   }
   void store(size_t i, L2Entry entry) const {
     if (!extended_) {
@@ -313,17 +334,19 @@ class L2Entries {
   }
   /// Entries [first, first + count).
   [[nodiscard]] L2Entries part(size_t first, size_t count) const {
-    return {words_ + first * (extended_ ? 2 : 1), count, extended_};
+    return {words_ + first * (extended_ ? 2 : 1), count, *this};
   }
   /// The words of standard entries.
   [[nodiscard]] const be64* words() const { return words_; }
 
  private:
-  L2Entries(be64* words, size_t size, bool extended) : words_(words), size_(size), extended_(extended) {}
+  L2Entries(be64* words, size_t size, const L2Entries& whole)
+      : words_(words), size_(size), extended_(whole.extended_), external_data_(whole.external_data_) {}
 
   be64* words_;
   size_t size_;
   bool extended_;
+  bool external_data_;
 };
 
 /// Refcount `index` of a refcount block, entries of 1 << order bits.

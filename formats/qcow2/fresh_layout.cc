@@ -112,7 +112,7 @@ Result<FreshLayout> plan_empty_disk(const Geometry& geometry, uint64_t size) {
 Result<FreshLayout> plan_preallocated_disk(const Geometry& geometry, uint64_t size) {
   const uint64_t entries = geometry.l1_needed(size);
   const uint64_t l1_clusters = geometry.clusters_for(entries * sizeof(be64));
-  const uint64_t data_clusters = geometry.clusters_for(size);
+  const uint64_t data_clusters = geometry.external_data() ? 0 : geometry.clusters_for(size);
   const RefcountMetadata refcounts = refcount_metadata_for(geometry, 1 + l1_clusters + entries + data_clusters);
   if (refcounts.table_clusters * geometry.cluster_size() > kMaxRefcountTableBytes) return table_too_large();
 
@@ -129,7 +129,7 @@ Result<FreshLayout> plan_preallocated_disk(const Geometry& geometry, uint64_t si
   layout.l1_entries = entries;
   layout.l1_table = place(l1_clusters);
   layout.l2_tables = place(entries);
-  layout.data = place(data_clusters);
+  layout.data = geometry.external_data() ? HostOffset(0) : place(data_clusters);
   layout.used = {{HostCluster(0), next}};
   layout.file_bytes = geometry.host_offset(next).v;
   return layout;

@@ -24,7 +24,7 @@ struct FreshLayout {
   std::vector<uint64_t> abandoned_table;
   std::vector<ClusterRun> used;  ///< in order
   HostOffset l2_tables;          ///< one a L1 entry, in order; 0 without preallocation
-  HostOffset data;               ///< the disk's clusters, in order; 0 without preallocation
+  HostOffset data;               ///< the disk's clusters, in order; 0 without preallocation or in a data file
   uint64_t file_bytes = 0;
 };
 
@@ -37,7 +37,7 @@ Result<FreshLayout> plan_empty_disk(const Geometry& geometry, uint64_t size);
 
 /// A disk with a place for every cluster, all of it in a row:
 ///
-///     | header | refcount table | refcount blocks | L1 table | L2 tables | data |
+///     | header | refcount table | refcount blocks | L1 table | L2 tables | data, unless in an external file |
 Result<FreshLayout> plan_preallocated_disk(const Geometry& geometry, uint64_t size);
 
 }  // namespace coimg::qcow2

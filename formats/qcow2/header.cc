@@ -351,9 +351,9 @@ Result<void> check_l1_table(const Header& header) {
   return {};
 }
 
-Result<void> check_data_file(const Header& header) {
+Result<void> check_data_file(const Header& header, bool named_by_user) {
   const bool external = (header.incompatible_features & kExternalDataFile) != 0;
-  if (external && (!header.data_file || header.data_file->empty())) {
+  if (external && !named_by_user && (!header.data_file || header.data_file->empty())) {
     return invalid("'data-file' is required for this image", offsetof(DiskHeaderV3, incompatible_features));
   }
   if (!external && (header.autoclear_features & kRawExternalData)) {
@@ -499,7 +499,7 @@ Result<Header> parse_header(std::span<const std::byte> cluster, HeaderTolerance 
   COIMG_TRY(check_l1_table(header));
   COIMG_TRY(parse_extensions(extension_area, header));
   COIMG_TRY(check_encryption(header));
-  if (!tolerance.info_only) COIMG_TRY(check_data_file(header));
+  if (!tolerance.info_only) COIMG_TRY(check_data_file(header, tolerance.data_file_named));
   return header;
 }
 

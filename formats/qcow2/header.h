@@ -61,7 +61,8 @@ struct Header {
   std::vector<UnknownExtension> unknown_extensions;
 
   [[nodiscard]] Geometry geometry() const {
-    return {cluster_bits, refcount_order, (incompatible_features & kExtendedL2) != 0};
+    return {cluster_bits, refcount_order, (incompatible_features & kExtendedL2) != 0,
+            (incompatible_features & kExternalDataFile) != 0};
   }
 };
 
@@ -69,6 +70,7 @@ struct Header {
 struct HeaderTolerance {
   bool no_refcount_table = false;  ///< check can rebuild it
   bool info_only = false;          ///< data file problems do not matter
+  bool data_file_named = false;    ///< the user says which it is
 };
 
 /// The cluster size that the first 112 bytes claim, checked; what has to be read to parse the header.

@@ -45,19 +45,34 @@ Result<Qcow2::L2Slice> Qcow2::load_l2_slice_locked(HostOffset l2_table, uint64_t
 
 Result<void> Qcow2::check_entry_locked(GuestOffset offset, L2Entry entry) {
   const ClusterType type = entry.type();
-  if (type == ClusterType::kCompressed) return {};
+  if (type == ClusterType::kCompressed && !geometry_.external_data()) return {};
+  const bool misplaced = geometry_.external_data() && entry.placed() && entry.host().v != 0 &&
+                         entry.host().v != geometry_.cluster_down(offset.v);
+  const bool misplaced_first = geometry_.external_data() && type == ClusterType::kNormal && entry.host().v == 0 &&
+                               geometry_.cluster_down(offset.v) != 0;
   const bool unaligned = geometry_.in_cluster(entry.host().v) != 0;
   const bool untimely_zero = header_.version < 3 && (entry.raw() & kL2Zero) != 0;
   const bool bad_map = geometry_.extended_l2() && (entry.map().contradicts_itself() ||
                                                    (type == ClusterType::kUnallocated && entry.map().stored() != 0));
-  if (!unaligned && !untimely_zero && !bad_map) [[likely]]
+  const bool good_place = !unaligned && !misplaced && !misplaced_first && type != ClusterType::kCompressed;
+  if (good_place && !untimely_zero && !bad_map) [[likely]]
     return {};
   const HostOffset l2_table = l1_table_[geometry_.l1_index(offset)].l2_table();
   const std::string place =
       fmt::format("(L2 offset: {}, L2 index: {})", c_hex(l2_table.v), c_hex(geometry_.l2_index(offset)));
+  if (type == ClusterType::kCompressed) {
+    return corruption("Compressed cluster entry found in image with external data file " + place, true);
+  }
   if (untimely_zero) return corruption("Zero cluster entry found in pre-v3 image " + place, true);
   if (unaligned) {
     return corruption(fmt::format("Cluster allocation offset {} unaligned {}", c_hex(entry.host().v), place), true);
+  }
+  if (misplaced || misplaced_first) {
+    return corruption(
+        fmt::format("External data file host cluster offset {} does not match guest cluster offset: {}, "
+                    "L2 index: {}",
+                    c_hex(entry.host().v), c_hex(geometry_.cluster_down(offset.v)), c_hex(geometry_.l2_index(offset))),
+        true);
   }
   // People know the line with two blanks, but not that for images that are written to.
   return corruption((flags_.writable ? "Invalid cluster entry found " : "Invalid cluster entry found  ") + place, true);
@@ -103,7 +118,8 @@ void Qcow2::extend_standard(Extent& extent, GuestOffset offset, const L2Slice& s
     case ClusterType::kUnallocated:
     case ClusterType::kZeroPlain:
       // COPIED has no meaning without a host cluster.
-      clusters = count_run(entries, most, extent.entry.raw(), 0, ~(kL2ReservedMask | kEntryCopied));
+      clusters = count_run(entries, most, extent.entry.raw(), 0,
+                           ~(kL2ReservedMask | (geometry_.external_data() ? 0 : kEntryCopied)));
       break;
     case ClusterType::kNormal:
     case ClusterType::kZeroAllocated:
@@ -125,7 +141,7 @@ void Qcow2::extend_extended(Extent& extent, GuestOffset offset, const L2Slice& s
     extent.bytes = std::min(extent.bytes, geometry_.cluster_size() - in_cluster);
     return;
   }
-  const bool placed = extent.entry.host().v != 0;
+  const bool placed = extent.entry.placed();
   if (placed) extent.host = extent.entry.host() + in_cluster;
 
   uint64_t covered = (first + 1) * unit - in_cluster;
@@ -135,7 +151,7 @@ void Qcow2::extend_extended(Extent& extent, GuestOffset offset, const L2Slice& s
     const uint64_t distance = (i - slice.index) << geometry_.cluster_bits();
     const HostOffset expected = placed ? extent.entry.host() + distance : HostOffset(0);
     const bool continues = !entry.map().contradicts_itself() && entry.copied() == extent.entry.copied() &&
-                           entry.host() == expected && expected.v < kMaxHostOffset;
+                           entry.host() == expected && entry.placed() == placed && expected.v < kMaxHostOffset;
     for (; subcluster < kSubclusters && covered < extent.bytes; ++subcluster) {
       if (!continues || entry.type_at(subcluster) != extent.type) {
         extent.bytes = covered;

@@ -65,8 +65,9 @@ void MetadataCache::Pin::reset() {
 std::byte* MetadataCache::Pin::data() const { return slice_->memory.get(); }
 HostOffset MetadataCache::Pin::offset() const { return slice_->offset; }
 
-MetadataCache::MetadataCache(BlockNode& file, size_t slice_bytes, size_t capacity, std::string_view noun)
-    : file_(file), slice_bytes_(slice_bytes), capacity_(std::max<size_t>(capacity, 2)), noun_(noun) {
+MetadataCache::MetadataCache(BlockNode& file, BlockNode& data, size_t slice_bytes, size_t capacity,
+                             std::string_view noun)
+    : file_(file), data_(data), slice_bytes_(slice_bytes), capacity_(std::max<size_t>(capacity, 2)), noun_(noun) {
   assert(std::has_single_bit(slice_bytes) && slice_bytes >= kSectorSize);
 }
 
@@ -172,15 +173,19 @@ Result<void> MetadataCache::depend_on(MetadataCache& other) {
 }
 
 Result<void> MetadataCache::settle_dependencies() {
-  if (!depends_on_ && !needs_file_flush_) return {};
+  if (!depends_on_ && !needs_data_flush_ && !needs_file_flush_) return {};
   settling_ = true;
   Result<void> outcome;
-  while (outcome.ok() && (depends_on_ || needs_file_flush_)) {
+  while (outcome.ok() && (depends_on_ || needs_data_flush_ || needs_file_flush_)) {
     // Cleared before the work starts: what is asked for meanwhile needs another round.
     if (MetadataCache* const other = std::exchange(depends_on_, nullptr)) {
       needs_file_flush_ = true;
       outcome = other->write_back();
       if (!outcome.ok()) depends_on_ = other;
+    } else if (needs_data_flush_) {
+      needs_data_flush_ = false;
+      outcome = data_.co_flush();
+      if (!outcome.ok()) needs_data_flush_ = true;
     } else {
       needs_file_flush_ = false;
       outcome = file_.co_flush();

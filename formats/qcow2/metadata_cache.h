@@ -23,9 +23,9 @@ namespace coimg::qcow2 {
 /// An LRU cache of equally sized, aligned pieces ("slices") of the image file.
 ///
 /// Dependencies: an entry of this cache must not reach the disk before what it refers to. `depend_on(other)` says that
-/// all that is dirty in `other` now goes first, followed by a flush of the file; `depend_on_file_data()` asks for a
-/// flush of the file only. Two caches never depend on each other: setting the reverse writes the earlier dependency out
-/// first.
+/// all that is dirty in `other` now goes first, followed by a flush of the file; `depend_on_data()` asks for a flush of
+/// the file that has the guest data only. Two caches never depend on each other: setting the reverse writes the earlier
+/// dependency out first.
 ///
 /// Used from one AioContext. Who may change which entry is the caller's matter (Qcow2::lock_, RefcountTable::lock_).
 class MetadataCache {
@@ -52,7 +52,8 @@ class MetadataCache {
 
   /// `slice_bytes` is a power of two, 512 up to the cluster size; `capacity` slices are kept, at least 2. `noun` names
   /// the contents in messages ("L2 table", "refcount block").
-  MetadataCache(BlockNode& file, size_t slice_bytes, size_t capacity, std::string_view noun);
+  /// `data`: the file that has the guest data, often the same.
+  MetadataCache(BlockNode& file, BlockNode& data, size_t slice_bytes, size_t capacity, std::string_view noun);
   ~MetadataCache();  // asserts that nothing is pinned
 
   [[nodiscard]] size_t slice_bytes() const { return slice_bytes_; }
@@ -70,9 +71,11 @@ class MetadataCache {
 
   /// Errors: what writing out the reverse dependency gave; nothing has changed then.
   Result<void> depend_on(MetadataCache& other) coroutine_fn;
-  void depend_on_file_data() { needs_file_flush_ = true; }
+  void depend_on_data() { (&data_ == &file_ ? needs_file_flush_ : needs_data_flush_) = true; }
   /// What this cache depends on may not be durable yet.
-  [[nodiscard]] bool has_unsettled_dependency() const { return depends_on_ || needs_file_flush_ || settling_; }
+  [[nodiscard]] bool has_unsettled_dependency() const {
+    return depends_on_ || needs_data_flush_ || needs_file_flush_ || settling_;
+  }
 
   /// Writes all dirty slices in order of offset, what they depend on first. Does not flush the file afterwards.
   /// Errors: what the file says; the slices that were not written stay dirty and nothing is lost.
@@ -97,6 +100,7 @@ class MetadataCache {
   Result<void> settle_dependencies() coroutine_fn CO_REQUIRES(write_lock_);
 
   BlockNode& file_;
+  BlockNode& data_;
   const size_t slice_bytes_;
   const size_t capacity_;
   const std::string_view noun_;
@@ -106,8 +110,9 @@ class MetadataCache {
   size_t writing_count_ = 0;
   /// Set only under the other cache's write_lock_, so that it cannot appear while that cache is being written.
   MetadataCache* depends_on_ = nullptr;
+  bool needs_data_flush_ = false;  ///< never when `data_` is `file_`
   bool needs_file_flush_ = false;
-  bool settling_ = false;  ///< depends_on_ and needs_file_flush_ are being worked off
+  bool settling_ = false;  ///< depends_on_ and the flushes are being worked off
   CoMutex write_lock_;     ///< one write_back at a time
   CoQueue changed_;        ///< a slice became loaded, unpinned or written
 };

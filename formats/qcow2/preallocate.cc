@@ -54,6 +54,7 @@ Result<void> Qcow2::preallocate_table(GuestOffset first, uint64_t clusters, Prea
 
 /// Makes host clusters read as zeros: as holes, as space without data, or as zeros that are stored.
 Result<void> Qcow2::reserve_run(const WriteRun& run, Preallocation preallocation) {
+  if (geometry_.external_data()) return {};  // has grown in that mode
   const uint64_t bytes = run.clusters << geometry_.cluster_bits();
   if (preallocation != Preallocation::kFull) {
     return file_.co_pwrite_zeroes(run.host.v, bytes, {.may_unmap = preallocation == Preallocation::kMetadata});

@@ -44,7 +44,7 @@ constexpr uint64_t kMaxSliceBytes = 64 * kKiB;
 constexpr uint64_t kMinL2Slices = 32, kMinRefcountSlices = 4;
 
 /// Reads and checks the header cluster.
-Result<Header> load_header(BlockNode& file, const OpenFlags& flags) coroutine_fn {
+Result<Header> load_header(BlockNode& file, const OpenFlags& flags, const DataFileOpener* data_file) coroutine_fn {
   AlignedBuffer start(kFirstReadBytes);
   COIMG_TRY(read_padded(file, HostOffset(0), start.span()));
   const uint64_t cluster_size = COIMG_TRY(header_cluster_size(start.span()));
@@ -52,7 +52,9 @@ Result<Header> load_header(BlockNode& file, const OpenFlags& flags) coroutine_fn
     start = AlignedBuffer(cluster_size);
     COIMG_TRY(read_padded(file, HostOffset(0), start.span()));
   }
-  return parse_header(start.span(), {.no_refcount_table = flags.check, .info_only = flags.no_io});
+  return parse_header(start.span(), {.no_refcount_table = flags.check,
+                                     .info_only = flags.no_io,
+                                     .data_file_named = data_file != nullptr && data_file->named_by_user()});
 }
 
 std::string_view crypt_method_name(CryptMethod method) { return method == CryptMethod::kLuks ? "luks" : "aes"; }
@@ -62,7 +64,6 @@ Result<void> check_supported(const Header& header, const OpenFlags& flags) {
   if (flags.no_io) return {};
   std::string missing;
   auto refuse = [&missing](std::string_view name) { missing.append(missing.empty() ? "" : ", ").append(name); };
-  if (header.incompatible_features & kExternalDataFile) refuse("external data file");
   if (!missing.empty()) return Error(ENOTSUP, "Unsupported qcow2 feature(s): " + missing);
   if (header.crypt_method != CryptMethod::kNone) {
     return Error(ENOTSUP, fmt::format("encryption method {} is not supported", crypt_method_name(header.crypt_method)));
@@ -106,25 +107,33 @@ class WarningReporter final : public CheckReporter {
 // --- open ----------------------------------------------------------------------------------------------------------
 
 Result<std::unique_ptr<Qcow2>> Qcow2::open(const DriverType& type, DriverType::OpenArgs args) {
-  Header header = COIMG_TRY(load_header(*args.file, args.flags));
+  Header header = COIMG_TRY(load_header(*args.file, args.flags, args.data_file));
   COIMG_TRY(check_supported(header, args.flags));
   COIMG_TRY(check_writable(header, *args.file, args.flags));
   if (args.options) COIMG_TRY(take_tuning_options(*args.options));
 
-  std::unique_ptr<Qcow2> image(new Qcow2(type, std::move(args), std::move(header)));
+  BlockNode* data = args.file;
+  if ((header.incompatible_features & kExternalDataFile) && !args.flags.no_io) {
+    if (!args.data_file) return Error(ENOTSUP, "the image's data are in another file");
+    data = COIMG_TRY(args.data_file->open(header.data_file.value_or("")));
+  }
+  std::unique_ptr<Qcow2> image(new Qcow2(type, std::move(args), *data, std::move(header)));
   COIMG_TRY(image->load_tables());
   if (image->flags_.writable) COIMG_TRY(image->prepare_for_writing());
   return image;
 }
 
-Qcow2::Qcow2(const DriverType& type, DriverType::OpenArgs args, Header header)
+Qcow2::Qcow2(const DriverType& type, DriverType::OpenArgs args, BlockNode& data, Header header)
     : type_(type),
       file_(*args.file),
+      data_(data),
       node_(args.node),
       filename_(std::move(args.filename)),
       flags_(args.flags),
       geometry_(header.geometry()),
       compression_type_(header.compression_type),
+      raw_data_file_((header.incompatible_features & kExternalDataFile) != 0 &&
+                     (header.autoclear_features & kRawExternalData) != 0),
       header_(std::move(header)) {
   // A part of a sector is not shown to guests, and the next rewrite of the header drops it.
   header_.size = align_down(header_.size, kSectorSize);
@@ -139,8 +148,8 @@ void Qcow2::make_caches() {
   const uint64_t all_tables = geometry_.l1_needed(virtual_size_) * geometry_.cluster_size();
   const uint64_t l2_slices = std::max(std::min(kMaxL2CacheBytes, all_tables) / slice_bytes, kMinL2Slices);
   const uint64_t refcount_slices = std::max(kRefcountCacheBytes / slice_bytes, kMinRefcountSlices);
-  l2_cache_ = std::make_unique<MetadataCache>(file_, slice_bytes, l2_slices, "L2 table");
-  refcount_cache_ = std::make_unique<MetadataCache>(file_, slice_bytes, refcount_slices, "refcount block");
+  l2_cache_ = std::make_unique<MetadataCache>(file_, data_, slice_bytes, l2_slices, "L2 table");
+  refcount_cache_ = std::make_unique<MetadataCache>(file_, data_, slice_bytes, refcount_slices, "refcount block");
   refcounts_ =
       std::make_unique<RefcountTable>(file_, geometry_, *refcount_cache_, static_cast<RefcountTableOwner&>(*this));
 }
@@ -186,7 +195,9 @@ Result<void> Qcow2::prepare_for_writing() {
 ///
 /// Crash: the claims are there or not. The clusters of bitmaps that were void already are leaked.
 Result<void> Qcow2::drop_unknown_metadata_locked() {
-  const uint64_t kept = header_.bitmaps ? header_.autoclear_features & kBitmapsValid : 0;
+  uint64_t known = kRawExternalData;
+  if (header_.bitmaps) known |= kBitmapsValid;
+  const uint64_t kept = header_.autoclear_features & known;
   if (kept == header_.autoclear_features && (!header_.stale_bitmaps || flags_.check)) return {};
   header_.autoclear_features = kept;
   header_.stale_bitmaps = false;
@@ -220,6 +231,7 @@ Result<void> Qcow2::flush() {
 }
 
 Result<void> Qcow2::flush_locked() {
+  if (&data_ != &file_) COIMG_TRY(data_.co_flush());
   // L2 tables settle what they depend on, refcounts among it; what is left has nobody waiting for it.
   COIMG_TRY(l2_cache_->write_back());
   COIMG_TRY(refcount_cache_->write_back());
@@ -325,7 +337,7 @@ BlockLimits Qcow2::limits() const {
   BlockLimits limits;
   limits.zero_alignment = geometry_.cluster_size();
   limits.discard_alignment = geometry_.cluster_size();
-  limits.compression_unit = geometry_.cluster_size();
+  limits.compression_unit = geometry_.external_data() ? 0 : geometry_.cluster_size();
   return limits;
 }
 
@@ -333,7 +345,7 @@ BlockLimits Qcow2::limits() const {
 bool Qcow2::created_reads_as_zeros() const CO_NO_THREAD_SAFETY_ANALYSIS {  // asked right after opening: nothing changes
   if (has_backing_locked()) return false;
   const bool preallocated = std::ranges::any_of(l1_table_, [](L1Entry entry) { return entry.has_table(); });
-  return !preallocated || file_.driver().created_reads_as_zeros();
+  return !preallocated || data_.driver().created_reads_as_zeros();
 }
 
 }  // namespace coimg::qcow2

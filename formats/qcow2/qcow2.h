@@ -2,10 +2,10 @@
 //
 // Which file does what: header parses and encodes the header cluster; qcow2.cc opens, flushes and closes; mapping.cc
 // looks guest ranges up, read.cc reads them and block_status.cc tells where they lie; cluster_alloc.cc is the write
-// side: allocation, copy-on-write, linking; discard.cc zeroes and frees guest clusters; resize.cc grows and shrinks,
-// preallocate.cc fills new space; backing.cc changes what lies below; snapshot_change.cc takes and applies snapshots;
-// bitmaps.h keeps dirty bitmaps; refcount counts clusters; check.cc and repair.cc find and fix damage; create.cc makes
-// new images; info.cc describes.
+// side: allocation, copy-on-write, linking; discard.cc zeroes and frees guest clusters; data_file.cc looks after
+// external data files; resize.cc grows and shrinks, preallocate.cc fills new space; backing.cc changes what lies below;
+// snapshot_change.cc takes and applies snapshots; bitmaps.h keeps dirty bitmaps; refcount counts clusters; check.cc and
+// repair.cc find and fix damage; create.cc makes new images; info.cc describes.
 //
 // Format: qcow2, specification sections named in each file.
 #pragma once
@@ -91,7 +91,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   friend class Checker;
   friend class Repairer;
 
-  Qcow2(const DriverType& type, DriverType::OpenArgs args, Header header);
+  Qcow2(const DriverType& type, DriverType::OpenArgs args, BlockNode& data, Header header);
 
   // --- qcow2.cc: life cycle -------------------------------------------------------------------------------------
   void make_caches();
@@ -130,7 +130,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> read_extent(GuestOffset offset, const Extent& extent, const IoVector& iov) coroutine_fn;
   Result<void> read_backing(GuestOffset offset, const IoVector& iov) coroutine_fn;
   Result<void> read_compressed(GuestOffset offset, L2Entry entry, const IoVector& iov) coroutine_fn;
-  Result<void> read_file(HostOffset offset, const IoVector& iov) coroutine_fn;
+  Result<void> read_data(HostOffset offset, const IoVector& iov) coroutine_fn;
 
   // --- block_status.cc ---------------------------------------------------------------------------------------------
   Result<bool> file_has_holes() coroutine_fn CO_EXCLUDES(lock_);
@@ -199,6 +199,13 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<bool> backing_is_zero_around(GuestOffset offset, uint64_t bytes) coroutine_fn;
   bool has_backing_locked() const CO_REQUIRES_SHARED(lock_);
 
+  // --- data_file.cc: what a data file that is a raw image needs, and its length --------------------------------------
+  /// Called before entries of the range begin to say that it is zeros.
+  Result<void> zero_raw_data_file(GuestOffset offset, uint64_t bytes, bool may_unmap) coroutine_fn;
+  /// Called when no entry refers to the range any more.
+  Result<void> discard_data_file(GuestOffset offset, uint64_t bytes) coroutine_fn;
+  Result<void> grow_data_file(uint64_t new_length, Preallocation preallocation) coroutine_fn;
+
   // --- resize.cc ---------------------------------------------------------------------------------------------------
   /// truncate() for a caller that has the whole disk in flight.
   Result<void> resize_exclusively(uint64_t new_length, Preallocation preallocation = Preallocation::kOff)
@@ -264,11 +271,13 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   // Constant after open.
   const DriverType& type_;
   BlockNode& file_;
+  BlockNode& data_;        ///< what has the guest data: file_, or an external data file
   BlockNode* const node_;  ///< the node that this driver belongs to, for its backing child
   const std::string filename_;
   const OpenFlags flags_;
   const Geometry geometry_;
   const CompressionType compression_type_;
+  const bool raw_data_file_;  ///< the external data file has to be a raw image of the disk
 
   RequestTracker in_flight_;
   CoRwlock lock_;

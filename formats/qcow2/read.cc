@@ -54,7 +54,7 @@ Result<void> Qcow2::preadv(uint64_t offset, const IoVector& iov) {
 Result<void> Qcow2::read_extent(GuestOffset offset, const Extent& extent, const IoVector& iov) {
   switch (extent.type) {
     case ClusterType::kNormal:
-      return read_file(extent.host, iov);
+      return read_data(extent.host, iov);
     case ClusterType::kCompressed:
       return read_compressed(offset, extent.entry, iov);
     case ClusterType::kZeroPlain:
@@ -67,14 +67,14 @@ Result<void> Qcow2::read_extent(GuestOffset offset, const Extent& extent, const 
   __builtin_unreachable();
 }
 
-/// Reads from the image file. A file may end anywhere; what is missing is zeros.
-Result<void> Qcow2::read_file(HostOffset offset, const IoVector& iov) {
-  const uint64_t end = file_.length();
+/// Reads from the file that has the guest data. A file may end anywhere; what is missing is zeros.
+Result<void> Qcow2::read_data(HostOffset offset, const IoVector& iov) {
+  const uint64_t end = data_.length();
   const uint64_t stored = offset.v < end ? std::min(iov.size(), end - offset.v) : 0;
   if (stored == iov.size()) [[likely]]
-    return file_.co_preadv(offset.v, iov);
+    return data_.co_preadv(offset.v, iov);
   iov.fill(stored, iov.size() - stored, std::byte{0});
-  return stored ? file_.co_preadv(offset.v, iov.slice(0, stored)) : Result<void>();
+  return stored ? data_.co_preadv(offset.v, iov.slice(0, stored)) : Result<void>();
 }
 
 /// Reads what this image does not have. Behind the end of a shorter backing file there are zeros.
@@ -100,7 +100,7 @@ Result<void> Qcow2::read_compressed(GuestOffset offset, L2Entry entry, const IoV
   const CompressedRange range = entry.compressed_range(geometry_);
   AlignedBuffer memory(geometry_.cluster_up(range.bytes));  // of few different sizes, which keeps the heap in one piece
   const std::span<std::byte> stream = memory.span().first(range.bytes);
-  COIMG_TRY(read_file(range.offset, IoVector(stream)).with_context("reading a compressed cluster"));
+  COIMG_TRY(read_data(range.offset, IoVector(stream)).with_context("reading a compressed cluster"));
 
   const std::span<std::byte> target = single_piece(iov);
   const bool in_place = target.size() == geometry_.cluster_size();

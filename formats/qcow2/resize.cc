@@ -76,8 +76,9 @@ Result<void> Qcow2::grow(uint64_t new_length, Preallocation preallocation) {
       COIMG_TRY(grow_l1_table_locked(entries).with_context("Failed to grow the L1 table"));
     }
   }
+  COIMG_TRY(grow_data_file(new_length, preallocation));
   COIMG_TRY(clear_new_space(virtual_size_, new_length));
-  if (preallocation != Preallocation::kOff) {
+  if (preallocation != Preallocation::kOff || raw_data_file_) {
     const GuestOffset first(geometry_.cluster_up(virtual_size_));
     const uint64_t end = geometry_.cluster_up(new_length);
     COIMG_TRY(preallocate_clusters(first, (end - first.v) / geometry_.cluster_size(), preallocation));
@@ -95,7 +96,7 @@ Result<void> Qcow2::clear_new_space(uint64_t old_length, uint64_t new_length) {
   const GuestOffset first_new(geometry_.cluster_up(old_length));
   const uint64_t backing_length = backing() ? backing()->length() : 0;
 
-  if (old_end < first_new) {
+  if (old_end < first_new && !(geometry_.external_data() && backing_length <= old_length)) {
     std::vector<Extent> last;
     {
       CoWriteGuard guard(lock_);
@@ -202,7 +203,8 @@ Result<void> Qcow2::shrink(uint64_t new_length) {
   COIMG_TRY(store_size_locked(new_length));
   truncate_file_best_effort_locked();
   refcounts_->reclaim_freed();
-  return {};
+  if (!geometry_.external_data() || data_.exact_length() <= new_length) return {};
+  return data_.co_truncate(new_length).with_context("resizing the data file");
 }
 
 /// Takes the tables of L1 entries [begin, end) out of the L1 table, then frees them and what they refer to.

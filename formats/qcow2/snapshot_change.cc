@@ -56,6 +56,7 @@ AlignedBuffer encode_l1(std::span<const L1Entry> entries, uint64_t bytes) {
 
 Result<void> Qcow2::create_snapshot(const std::string& name) {
   COIMG_TRY(check_usable());
+  if (geometry_.external_data()) return Error::from_errno(ENOTSUP);  // the data file would have to keep two versions
   const TrackedRequest everything(in_flight_, 0, kMaxFileOffset, RangeMode::kExclusive);
   CoWriteGuard guard(lock_);
   if (snapshots_.size() >= kMaxSnapshots) return Error(EFBIG, "the image has as many snapshots as it can have");
@@ -231,7 +232,7 @@ Result<DroppedReferences> Qcow2::collect_references_locked(HostOffset table) {
       references.add(geometry_, entry, L2Entry());
     }
   }
-  references.add(geometry_, L2Entry::normal(table), L2Entry());
+  references.add_cluster(geometry_.host_cluster(table));
   return references;
 }
 

@@ -64,7 +64,7 @@ Result<void> Qcow2::pwritev(uint64_t offset, const IoVector& iov, const WriteOpt
       if (options.placement) options.placement->finish();
       uint64_t done = 0;
       for (const Extent& extent : extents) {
-        COIMG_TRY(file_.co_pwritev(extent.host.v, iov.slice(done, extent.bytes)));
+        COIMG_TRY(data_.co_pwritev(extent.host.v, iov.slice(done, extent.bytes)));
         done += extent.bytes;
       }
       return {};
@@ -85,7 +85,7 @@ Result<bool> Qcow2::map_in_place(GuestOffset offset, uint64_t bytes, std::vector
   for (uint64_t done = 0; done < bytes;) {
     const Extent extent = COIMG_TRY(map_locked(offset + done, bytes - done));
     if (!extent.writable_in_place) return false;
-    COIMG_TRY(check_overlap_locked(extent.host, extent.bytes));
+    if (!geometry_.external_data()) COIMG_TRY(check_overlap_locked(extent.host, extent.bytes));
     extents.push_back(extent);
     done += extent.bytes;
   }
@@ -130,6 +130,9 @@ Result<WritePlan> Qcow2::plan_write_locked(GuestOffset offset, uint64_t bytes) {
   WritePlan plan;
   plan.stored_from = COIMG_TRY(stored_start_locked(offset));
   plan.stored_to = COIMG_TRY(stored_end_locked(data_end));
+  // A data file ends where the disk does, as it may have to pass for a raw image of it.
+  if (geometry_.external_data())
+    plan.stored_to = std::min(plan.stored_to, std::max(data_end, GuestOffset(virtual_size_)));
   plan.head = COIMG_TRY(map_range_locked(plan.stored_from, offset));
   plan.tail = COIMG_TRY(map_range_locked(data_end, std::min(plan.stored_to, GuestOffset(virtual_size_))));
 
@@ -222,7 +225,7 @@ Result<void> Qcow2::extend_plan_locked(GuestOffset first, GuestOffset end, Write
 
       COIMG_TRY(allocate_runs_locked(allocate_from, (guest - allocate_from) / cluster_size, plan));
       allocate_from = guest + cluster_size;
-      COIMG_TRY(check_overlap_locked(entry.host(), cluster_size));
+      if (!geometry_.external_data()) COIMG_TRY(check_overlap_locked(entry.host(), cluster_size));
       plan.append(geometry_, {.guest = guest,
                               .clusters = 1,
                               .host = entry.host(),
@@ -265,13 +268,13 @@ Result<void> Qcow2::write_planned(const WritePlan& plan, GuestOffset offset, con
     const GuestOffset from = std::max(run.guest, plan.stored_from), to = std::min(run_end, plan.stored_to);
     const HostOffset host = run.host + (from - run.guest);
     if (pending.size() != 0 && host != pending_host + pending.size()) {
-      COIMG_TRY(file_.co_pwritev(pending_host.v, pending));
+      COIMG_TRY(data_.co_pwritev(pending_host.v, pending));
       pending = IoVector();
     }
     if (pending.size() == 0) pending_host = host;
     pending.add(stored, from - plan.stored_from, to - from);
   }
-  return file_.co_pwritev(pending_host.v, pending);
+  return data_.co_pwritev(pending_host.v, pending);
 }
 
 // --- link ------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,13 @@
 
 namespace coimg {
 
+namespace {
+
+uint64_t last_tick = 0;
+uint64_t tick() { return ++last_tick; }
+
+}  // namespace
+
 FaultDriver::FaultDriver(std::shared_ptr<MemDisk> disk, MemOptions options)
     : MemDriver(std::move(disk), options), initial_(bytes()) {}
 
@@ -55,38 +62,45 @@ Result<void> FaultDriver::pwritev(uint64_t offset, const IoVector& iov, const Wr
   COIMG_TRY(MemDriver::pwritev(offset, iov, options));
   std::vector<std::byte> data(iov.size());
   iov.copy_to(0, data);
-  log_.push_back({.op = kOpWrite, .offset = offset, .bytes = iov.size(), .data = std::move(data)});
+  log_.push_back({.op = kOpWrite, .time = tick(), .offset = offset, .bytes = iov.size(), .data = std::move(data)});
   return {};
 }
 
 Result<void> FaultDriver::pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOptions& options) {
   COIMG_TRY(before(kOpZeroes, offset, bytes));
   COIMG_TRY(MemDriver::pwrite_zeroes(offset, bytes, options));
-  log_.push_back({.op = kOpZeroes, .offset = offset, .bytes = bytes, .data = {}});
+  log_.push_back({.op = kOpZeroes, .time = tick(), .offset = offset, .bytes = bytes, .data = {}});
   return {};
 }
 
 Result<void> FaultDriver::pdiscard(uint64_t offset, uint64_t bytes) {
   COIMG_TRY(before(kOpDiscard, offset, bytes));
   COIMG_TRY(MemDriver::pdiscard(offset, bytes));
-  log_.push_back({.op = kOpDiscard, .offset = offset, .bytes = bytes, .data = {}});
+  log_.push_back({.op = kOpDiscard, .time = tick(), .offset = offset, .bytes = bytes, .data = {}});
   return {};
 }
 
 Result<void> FaultDriver::flush() {
   // Only what was complete when the flush began is durable when it ends.
   const size_t complete = log_.size();
+  const uint64_t begin = tick();
   COIMG_TRY(before(kOpFlush, 0, 0));
   COIMG_TRY(MemDriver::flush());
-  log_.insert(log_.begin() + static_cast<ptrdiff_t>(complete), {.op = kOpFlush, .data = {}});
+  log_.insert(log_.begin() + static_cast<ptrdiff_t>(complete), {.op = kOpFlush, .time = begin, .data = {}});
   return {};
 }
 
 Result<void> FaultDriver::truncate(uint64_t new_length, Preallocation preallocation) {
   COIMG_TRY(before(kOpTruncate, new_length, 0));
   COIMG_TRY(MemDriver::truncate(new_length, preallocation));
-  log_.push_back({.op = kOpTruncate, .offset = new_length, .data = {}});
+  log_.push_back({.op = kOpTruncate, .time = tick(), .offset = new_length, .data = {}});
   return {};
+}
+
+uint64_t FaultDriver::now() { return last_tick; }
+
+size_t FaultDriver::entries_until(uint64_t time) const {
+  return static_cast<size_t>(std::ranges::upper_bound(log_, time, {}, &LoggedIo::time) - log_.begin());
 }
 
 std::vector<std::byte> FaultDriver::bytes_after_crash(size_t entries, uint64_t seed) const {

@@ -38,6 +38,7 @@ enum FaultOp : unsigned {
 /// One I/O that succeeded, of those that change the file, and flushes.
 struct LoggedIo {
   FaultOp op;
+  uint64_t time;        ///< counts up over the I/Os of all files
   uint64_t offset = 0;  ///< truncate: the new length
   uint64_t bytes = 0;
   std::vector<std::byte> data;  ///< of a write
@@ -67,6 +68,10 @@ class FaultDriver final : public MemDriver {
   /// The file after a power loss behind the first `entries` entries of the log: what was flushed by then is there; each
   /// later change, down to single sectors of 512 bytes, is there or not as `seed` says. Seed 0: none of them is.
   [[nodiscard]] std::vector<std::byte> bytes_after_crash(size_t entries, uint64_t seed) const;
+  /// How many entries of the log are not later than `time`.
+  [[nodiscard]] size_t entries_until(uint64_t time) const;
+  /// The time of the latest I/O of any file.
+  static uint64_t now();
 
   Result<void> preadv(uint64_t offset, const IoVector& iov) coroutine_fn override;
   Result<void> pwritev(uint64_t offset, const IoVector& iov, const WriteOptions& options) coroutine_fn override;

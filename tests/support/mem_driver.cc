@@ -142,16 +142,38 @@ std::unique_ptr<BlockNode> make_mem_node(std::shared_ptr<MemDisk> disk, MemOptio
 
 MemDriver& mem_driver(const BlockNode& node) { return dynamic_cast<MemDriver&>(node.driver()); }
 
+namespace {
+
+class GivenDataFile final : public DataFileOpener {
+ public:
+  GivenDataFile(BlockNode& image, std::unique_ptr<BlockNode> data) : image_(image), data_(std::move(data)) {}
+  ~GivenDataFile() override { EXPECT_EQ(data_, nullptr) << "the data file was not asked for"; }
+  [[nodiscard]] bool named_by_user() const override { return false; }
+  Result<BlockNode*> open(const std::string& stored_name) coroutine_fn override {
+    if (!data_) return Error(ENOENT, stored_name);
+    image_.set_data_file(std::move(data_));
+    return image_.data_file();
+  }
+
+ private:
+  BlockNode& image_;
+  std::unique_ptr<BlockNode> data_;
+};
+
+}  // namespace
+
 Result<std::unique_ptr<BlockNode>> open_format(const DriverType& type, std::unique_ptr<BlockNode> file, OpenFlags flags,
-                                               Options options) {
+                                               Options options, std::unique_ptr<BlockNode> data) {
   auto node = std::make_unique<BlockNode>(file->filename(), flags);
   node->set_file(std::move(file));
+  GivenDataFile data_file(*node, std::move(data));
   auto driver = type.open({.node = node.get(),
                            .file = node->file(),
                            .filename = node->filename(),
                            .options = &options,
                            .flags = flags,
-                           .permissions = {}});
+                           .permissions = {},
+                           .data_file = &data_file});
   if (!driver.ok()) {
     auto closed = node->co_close();
     EXPECT_TRUE(closed.ok());

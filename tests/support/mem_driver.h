@@ -83,9 +83,10 @@ std::unique_ptr<BlockNode> make_mem_node(std::shared_ptr<MemDisk> disk, MemOptio
 MemDriver& mem_driver(const BlockNode& node);
 
 /// Opens a format on `file` without the help of block/open: no options, no backing file, no probing. The node takes the
-/// file's name. On error the file is closed.
+/// file's name. `data` becomes the data file of an image that wants one. On error the files are closed.
 Result<std::unique_ptr<BlockNode>> open_format(const DriverType& type, std::unique_ptr<BlockNode> file, OpenFlags flags,
-                                               Options options = {}) coroutine_fn;
+                                               Options options = {}, std::unique_ptr<BlockNode> data = nullptr)
+    coroutine_fn;
 
 /// Reads a whole node as its guest sees it; the test fails when that does.
 std::vector<std::byte> read_all(BlockNode& node) coroutine_fn;

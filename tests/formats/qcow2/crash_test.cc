@@ -22,7 +22,7 @@ using Bytes = std::vector<std::byte>;
 /// The guest's view after one operation.
 struct Version {
   Bytes content;
-  size_t log_end = 0;  ///< entries of the file's log when the operation had returned
+  uint64_t end = 0;  ///< the time when the operation had returned
   bool flush = false;
   bool snapshot_change = false;     ///< the operation was one on snapshots
   std::set<std::string> snapshots;  ///< their names
@@ -37,7 +37,9 @@ class CrashRun {
     content_.resize(size);
     OpenFlags flags{.writable = true};
     flags.discard_unmap = random_() % 2;
-    image_ = open_image(make_fault_node(create_image(kind, size)), backing_, flags);
+    auto data = kind.data_file != DataFile::kNone ? make_fault_node(Bytes(size)) : nullptr;
+    begin_ = FaultDriver::now();
+    image_ = open_image(make_fault_node(create_image(kind, size)), backing_, flags, std::move(data));
     record(true);
   }
 
@@ -52,7 +54,9 @@ class CrashRun {
         break;
       case 4 ... 5: {
         Bytes data = some_data(clusters_end - cluster);
-        if (image_->co_pwrite_compressed(cluster, IoVector(std::span<std::byte>(data))).ok()) change(cluster, data);
+        if (kind_.data_file == DataFile::kNone &&
+            image_->co_pwrite_compressed(cluster, IoVector(std::span<std::byte>(data))).ok())
+          change(cluster, data);
         break;
       }
       case 6 ... 7: {
@@ -76,6 +80,7 @@ class CrashRun {
         }
         break;
       case 10 ... 11:
+        if (kind_.data_file != DataFile::kNone) break;  // has no snapshots
         return record(change_snapshots(), true);
       default:
         ASSERT_TRUE(image_->co_flush().ok());
@@ -84,20 +89,28 @@ class CrashRun {
     record(false);
   }
 
-  /// Cuts the power behind `entries` entries of the log.
-  void crash_at(size_t entries, uint64_t seed) coroutine_fn {
-    auto disk = std::make_shared<MemDisk>(fault_driver(*image_->file()).bytes_after_crash(entries, seed));
-    const auto after = open_image(make_mem_node(std::move(disk)), backing_);
+  /// Cuts the power `ios` I/Os after the begin.
+  void crash_at(uint64_t ios, uint64_t seed) coroutine_fn {
+    const uint64_t time = begin_ + ios;
+    auto disk = disk_after_crash(*image_->file(), time, seed);
+    auto data = image_->data_file() ? make_mem_node(disk_after_crash(*image_->data_file(), time, seed)) : nullptr;
+    const BlockNode* const data_node = data.get();
+    const auto after = open_image(make_mem_node(std::move(disk)), backing_, {.writable = true}, std::move(data));
     ASSERT_NE(after, nullptr);
-    const auto [first, last] = possible_versions(entries);
+    const auto [first, last] = possible_versions(time);
     const auto versions = std::span(versions_).subspan(first, last - first + 1);
     expect_sound_after_crash(*after, std::ranges::any_of(versions, &Version::snapshot_change));
     expect_allowed(read_all(*after), versions);
     expect_snapshots(*after, versions);
+    if (kind_.data_file == DataFile::kRaw) {  // who reads it as raw sees what was flushed, too
+      Bytes raw = mem_driver(*data_node).bytes();
+      raw.resize(after->length());
+      expect_allowed(raw, versions);
+    }
     ASSERT_TRUE(after->co_close().ok());
   }
 
-  size_t log_entries() { return fault_driver(*image_->file()).log().size(); }
+  uint64_t ios() const { return FaultDriver::now() - begin_; }
   bool usable() const { return image_ != nullptr; }
   void close() coroutine_fn { EXPECT_TRUE(image_->co_close().ok()); }
 
@@ -119,7 +132,7 @@ class CrashRun {
     std::ranges::copy(data, content_.begin() + static_cast<ptrdiff_t>(offset));
   }
   void record(bool flush, bool snapshot_change = false) {
-    versions_.push_back({content_, log_entries(), flush, snapshot_change, snapshots_});
+    versions_.push_back({content_, FaultDriver::now(), flush, snapshot_change, snapshots_});
   }
 
   /// Takes, applies or deletes a snapshot, which flushes. A refcount may be too narrow for one more: returns false.
@@ -187,14 +200,19 @@ class CrashRun {
   }
 
   /// From the last flush that was complete to the operation that was under way.
-  [[nodiscard]] std::pair<size_t, size_t> possible_versions(size_t entries) const {
+  [[nodiscard]] std::pair<size_t, size_t> possible_versions(uint64_t time) const {
     size_t last = 0;
-    while (last + 1 < versions_.size() && versions_[last].log_end < entries) ++last;
+    while (last + 1 < versions_.size() && versions_[last].end < time) ++last;
     // An operation that had returned without writing anything may have done so before or after the cut.
-    while (last + 1 < versions_.size() && versions_[last + 1].log_end <= entries) ++last;
+    while (last + 1 < versions_.size() && versions_[last + 1].end <= time) ++last;
     size_t first = last;
-    while (!(versions_[first].flush && versions_[first].log_end <= entries)) --first;
+    while (!(versions_[first].flush && versions_[first].end <= time)) --first;
     return {first, last};
+  }
+
+  static std::shared_ptr<MemDisk> disk_after_crash(const BlockNode& file, uint64_t time, uint64_t seed) {
+    const FaultDriver& driver = fault_driver(file);
+    return std::make_shared<MemDisk>(driver.bytes_after_crash(driver.entries_until(time), seed));
   }
 
   static void expect_allowed(const Bytes& seen, std::span<const Version> versions) {
@@ -213,6 +231,7 @@ class CrashRun {
   std::set<std::string> snapshots_;
   std::map<std::string, Bytes> snapshot_contents_;  ///< also of those that are gone
   std::vector<Version> versions_;
+  uint64_t begin_ = 0;
   std::unique_ptr<BlockNode> image_;
 };
 
@@ -226,9 +245,9 @@ TEST_P(Crash, LeavesASoundImageWithAllThatWasFlushed) {
     CrashRun run(GetParam(), seed);
     ASSERT_TRUE(run.usable());
     for (int step = 0; step < 60 && !HasFailure(); ++step) run.step();
-    const size_t entries = run.log_entries();
-    const size_t distance = 1 + entries / 150;
-    for (size_t cut = 0; cut <= entries && !HasFailure(); cut += distance) {
+    const uint64_t entries = run.ios();
+    const uint64_t distance = 1 + entries / 150;
+    for (uint64_t cut = 0; cut <= entries && !HasFailure(); cut += distance) {
       for (uint64_t choice = 0; choice < 4 && !HasFailure(); ++choice) {
         SCOPED_TRACE(testing::Message() << "power lost behind I/O " << cut << " of " << entries << ", choice "
                                         << choice);
@@ -239,16 +258,19 @@ TEST_P(Crash, LeavesASoundImageWithAllThatWasFlushed) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, Crash,
-                         testing::Values(ImageKind{.cluster_size = 512},
-                                         ImageKind{.cluster_size = 512, .refcount_bits = 64},
-                                         ImageKind{.cluster_size = 512, .refcount_bits = 1, .backing = true},
-                                         ImageKind{.cluster_size = 1024, .version2 = true},
-                                         ImageKind{.cluster_size = 1024, .version2 = true, .backing = true},
-                                         ImageKind{.cluster_size = 4096},
-                                         ImageKind{.cluster_size = 4096, .refcount_bits = 2, .backing = true},
-                                         ImageKind{.cluster_size = 16384, .extended_l2 = true},
-                                         ImageKind{.cluster_size = 16384, .backing = true, .extended_l2 = true}));
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, Crash,
+    testing::Values(ImageKind{.cluster_size = 512}, ImageKind{.cluster_size = 512, .refcount_bits = 64},
+                    ImageKind{.cluster_size = 512, .refcount_bits = 1, .backing = true},
+                    ImageKind{.cluster_size = 1024, .version2 = true},
+                    ImageKind{.cluster_size = 1024, .version2 = true, .backing = true}, ImageKind{.cluster_size = 4096},
+                    ImageKind{.cluster_size = 4096, .refcount_bits = 2, .backing = true},
+                    ImageKind{.cluster_size = 16384, .extended_l2 = true},
+                    ImageKind{.cluster_size = 16384, .backing = true, .extended_l2 = true},
+                    ImageKind{.cluster_size = 512, .data_file = DataFile::kPlain},
+                    ImageKind{.cluster_size = 4096, .data_file = DataFile::kRaw},
+                    ImageKind{
+                        .cluster_size = 16384, .backing = true, .extended_l2 = true, .data_file = DataFile::kPlain}));
 
 }  // namespace
 }  // namespace coimg::qcow2

@@ -17,6 +17,8 @@
 
 namespace coimg::qcow2 {
 
+enum class DataFile { kNone, kPlain, kRaw };
+
 /// What kind of image a test runs on.
 struct ImageKind {
   uint64_t cluster_size = 65536;
@@ -24,11 +26,15 @@ struct ImageKind {
   unsigned refcount_bits = 16;
   bool backing = false;
   bool extended_l2 = false;
+  DataFile data_file = DataFile::kNone;
 
   friend std::ostream& operator<<(std::ostream& out, const ImageKind& kind) {
-    return out << fmt::format("{} bytes a cluster, version {}, {}-bit refcounts{}{}", kind.cluster_size,
+    return out << fmt::format("{} bytes a cluster, version {}, {}-bit refcounts{}{}{}", kind.cluster_size,
                               kind.version2 ? 2 : 3, kind.refcount_bits, kind.extended_l2 ? ", subclusters" : "",
-                              kind.backing ? ", with backing file" : "");
+                              kind.backing ? ", with backing file" : "",
+                              kind.data_file == DataFile::kNone    ? ""
+                              : kind.data_file == DataFile::kPlain ? ", with data file"
+                                                                   : ", with raw data file");
   }
 };
 
@@ -48,6 +54,8 @@ inline std::shared_ptr<MemDisk> create_image(const ImageKind& kind, uint64_t siz
   set("compat", kind.version2 ? "0.10" : "1.1");
   if (!kind.version2) set("refcount_bits", std::to_string(kind.refcount_bits));
   if (kind.extended_l2) set("extended_l2", "on");
+  if (kind.data_file != DataFile::kNone) set("data_file", "data");
+  if (kind.data_file == DataFile::kRaw) set("data_file_raw", "on");
   if (kind.backing) {
     set("backing_file", "base");
     set("backing_fmt", "raw");
@@ -60,10 +68,12 @@ inline std::shared_ptr<MemDisk> create_image(const ImageKind& kind, uint64_t siz
   return disk;
 }
 
-/// Opens the image on `file`, with `backing` below when it is not empty. Null and a failed test on error.
+/// Opens the image on `file`, with `backing` below when it is not empty, and `data` when it has a data file. Null and a
+/// failed test on error.
 inline std::unique_ptr<BlockNode> open_image(std::unique_ptr<BlockNode> file, const std::vector<std::byte>& backing,
-                                             OpenFlags flags = {.writable = true}) coroutine_fn {
-  auto image = open_format(qcow2_type(), std::move(file), flags);
+                                             OpenFlags flags = {.writable = true},
+                                             std::unique_ptr<BlockNode> data = nullptr) coroutine_fn {
+  auto image = open_format(qcow2_type(), std::move(file), flags, {}, std::move(data));
   EXPECT_TRUE(image.ok()) << image.error().message();
   if (!image.ok()) return nullptr;
   if (!backing.empty()) (*image)->set_backing(make_mem_node(backing));

@@ -47,7 +47,7 @@ std::vector<uint64_t> written_offsets(const BlockNode& node) {
 TEST(MetadataCache, ReadsASliceOnceAndShowsItAgain) {
   run_in_main_loop([]() coroutine_fn {
     const auto file = make_mem_node(numbered_disk(4));
-    MetadataCache cache(*file, kSlice, 4, "L2 table");
+    MetadataCache cache(*file, *file, kSlice, 4, "L2 table");
     for (int round = 0; round < 2; ++round) {
       auto pin = cache.load(slice(2));
       ASSERT_TRUE(pin.ok());
@@ -64,7 +64,7 @@ TEST(MetadataCache, ShowsZerosBehindTheEndOfTheFile) {
     auto disk = numbered_disk(1);
     disk->bytes.resize(100);  // ends inside the slice
     const auto file = make_mem_node(disk);
-    MetadataCache cache(*file, kSlice, 4, "L2 table");
+    MetadataCache cache(*file, *file, kSlice, 4, "L2 table");
     auto first = cache.load(slice(0));
     auto second = cache.load(slice(1));
     ASSERT_TRUE(first.ok() && second.ok());
@@ -78,7 +78,7 @@ TEST(MetadataCache, ShowsZerosBehindTheEndOfTheFile) {
 TEST(MetadataCache, ConcurrentLoadsOfOneSliceReadItOnce) {
   run_in_main_loop([]() coroutine_fn {
     const auto file = yielding_node(numbered_disk(4));
-    MetadataCache cache(*file, kSlice, 4, "L2 table");
+    MetadataCache cache(*file, *file, kSlice, 4, "L2 table");
     CoGroup group;
     for (int i = 0; i < 8; ++i) {
       group.start([&]() coroutine_fn {
@@ -96,7 +96,7 @@ TEST(MetadataCache, ConcurrentLoadsOfOneSliceReadItOnce) {
 TEST(MetadataCache, AFailedLoadNamesTheSliceAndCanBeRepeated) {
   run_in_main_loop([]() coroutine_fn {
     const auto file = make_fault_node(numbered_disk(4));
-    MetadataCache cache(*file, kSlice, 4, "refcount block");
+    MetadataCache cache(*file, *file, kSlice, 4, "refcount block");
     fault_driver(*file).fail_nth_io(1, EIO);
     auto pin = cache.load(slice(1));
     ASSERT_FALSE(pin.ok());
@@ -110,7 +110,7 @@ TEST(MetadataCache, AFailedLoadNamesTheSliceAndCanBeRepeated) {
 TEST(MetadataCache, WritesNeighboursTogetherAndInOrder) {
   run_in_main_loop([]() coroutine_fn {
     const auto file = make_fault_node(numbered_disk(8));
-    MetadataCache cache(*file, kSlice, 8, "L2 table");
+    MetadataCache cache(*file, *file, kSlice, 8, "L2 table");
     for (const int index : {5, 2, 1}) set_byte(cache, *cache.load(slice(index)), 100 + index);
     EXPECT_TRUE(cache.dirty());
     ASSERT_TRUE(cache.write_back().ok());
@@ -124,7 +124,7 @@ TEST(MetadataCache, WritesNeighboursTogetherAndInOrder) {
 TEST(MetadataCache, EvictsTheLongestUnusedAndWritesItFirst) {
   run_in_main_loop([]() coroutine_fn {
     const auto file = make_mem_node(numbered_disk(8));
-    MetadataCache cache(*file, kSlice, 2, "L2 table");
+    MetadataCache cache(*file, *file, kSlice, 2, "L2 table");
     set_byte(cache, *cache.load(slice(0)), 77);
     ASSERT_TRUE(cache.load(slice(1)).ok());
     ASSERT_TRUE(cache.load(slice(2)).ok());  // slice 0 has to go
@@ -141,7 +141,7 @@ TEST(MetadataCache, EvictsTheLongestUnusedAndWritesItFirst) {
 TEST(MetadataCache, WaitsForAPinToGoWhenAllSlicesArePinned) {
   run_in_main_loop([]() coroutine_fn {
     const auto file = make_mem_node(numbered_disk(8));
-    MetadataCache cache(*file, kSlice, 2, "L2 table");
+    MetadataCache cache(*file, *file, kSlice, 2, "L2 table");
     auto first = cache.load(slice(0));
     auto second = cache.load(slice(1));
     bool loaded = false;
@@ -160,7 +160,7 @@ TEST(MetadataCache, WaitsForAPinToGoWhenAllSlicesArePinned) {
 TEST(MetadataCache, WhatItDependsOnIsDurableFirst) {
   run_in_main_loop([]() coroutine_fn {
     const auto file = make_fault_node(numbered_disk(8));
-    MetadataCache tables(*file, kSlice, 4, "L2 table"), counts(*file, kSlice, 4, "refcount block");
+    MetadataCache tables(*file, *file, kSlice, 4, "L2 table"), counts(*file, *file, kSlice, 4, "refcount block");
     set_byte(tables, *tables.load(slice(0)), 1);
     set_byte(counts, *counts.load(slice(4)), 2);
     ASSERT_TRUE(tables.depend_on(counts).ok());
@@ -179,7 +179,7 @@ TEST(MetadataCache, WhatItDependsOnIsDurableFirst) {
 TEST(MetadataCache, SettingTheReverseDependencyWritesTheFirstOneOut) {
   run_in_main_loop([]() coroutine_fn {
     const auto file = make_fault_node(numbered_disk(8));
-    MetadataCache tables(*file, kSlice, 4, "L2 table"), counts(*file, kSlice, 4, "refcount block");
+    MetadataCache tables(*file, *file, kSlice, 4, "L2 table"), counts(*file, *file, kSlice, 4, "refcount block");
     set_byte(counts, *counts.load(slice(4)), 2);
     ASSERT_TRUE(tables.depend_on(counts).ok());
     set_byte(tables, *tables.load(slice(0)), 1);
@@ -198,7 +198,7 @@ TEST(MetadataCache, NothingIsLostWhicheverIoOfAWriteBackFails) {
     for (uint64_t nth = 1;; ++nth) {
       SCOPED_TRACE(testing::Message() << "I/O number " << nth << " fails");
       const auto file = make_fault_node(numbered_disk(8));
-      MetadataCache tables(*file, kSlice, 4, "L2 table"), counts(*file, kSlice, 4, "refcount block");
+      MetadataCache tables(*file, *file, kSlice, 4, "L2 table"), counts(*file, *file, kSlice, 4, "refcount block");
       set_byte(tables, *tables.load(slice(0)), 91);
       set_byte(counts, *counts.load(slice(4)), 92);
       ASSERT_TRUE(tables.depend_on(counts).ok());
@@ -230,7 +230,7 @@ TEST(MetadataCache, NothingIsLostWhicheverIoOfAWriteBackFails) {
 TEST(MetadataCache, AChangeDuringAWriteIsWrittenByTheNext) {
   run_in_main_loop([]() coroutine_fn {
     const auto file = yielding_node(numbered_disk(4));
-    MetadataCache cache(*file, kSlice, 4, "L2 table");
+    MetadataCache cache(*file, *file, kSlice, 4, "L2 table");
     auto pin = *cache.load(slice(1));
     set_byte(cache, pin, 50);
     CoGroup group;
@@ -249,7 +249,7 @@ TEST(MetadataCache, AChangeDuringAWriteIsWrittenByTheNext) {
 TEST(MetadataCache, ForgottenSlicesAreNotWritten) {
   run_in_main_loop([]() coroutine_fn {
     const auto file = make_fault_node(numbered_disk(8));
-    MetadataCache cache(*file, kSlice, 8, "L2 table");
+    MetadataCache cache(*file, *file, kSlice, 8, "L2 table");
     for (const int index : {1, 2, 3}) set_byte(cache, *cache.load(slice(index)), 99);
     cache.forget(slice(2), 2 * kSlice);
     ASSERT_TRUE(cache.write_back().ok());
@@ -264,7 +264,7 @@ TEST(MetadataCache, ForgottenSlicesAreNotWritten) {
 TEST(MetadataCache, ForgettingWaitsForAWriteUnderWay) {
   run_in_main_loop([]() coroutine_fn {
     const auto file = yielding_node(numbered_disk(4));
-    MetadataCache cache(*file, kSlice, 4, "L2 table");
+    MetadataCache cache(*file, *file, kSlice, 4, "L2 table");
     set_byte(cache, *cache.load(slice(1)), 50);
     bool written = false;
     CoGroup group;
@@ -284,7 +284,7 @@ TEST(MetadataCache, ForgettingWaitsForAWriteUnderWay) {
 TEST(MetadataCache, NewSlicesAreZeroAndDirtyWithoutARead) {
   run_in_main_loop([]() coroutine_fn {
     const auto file = make_mem_node(numbered_disk(4));
-    MetadataCache cache(*file, kSlice, 4, "L2 table");
+    MetadataCache cache(*file, *file, kSlice, 4, "L2 table");
     ASSERT_TRUE(cache.create_zeroed(slice(2)).ok());
     EXPECT_EQ(mem_driver(*file).counters().reads, 0u);
     ASSERT_TRUE(cache.write_back().ok());

@@ -34,7 +34,7 @@ class Counted final : public RefcountTableOwner {
   void load() coroutine_fn { ASSERT_TRUE(refcounts.load(table_offset, table_clusters).ok()); }
   /// A second look at what is on disk, past all caches.
   uint64_t stored_refcount(HostCluster cluster) coroutine_fn {
-    MetadataCache fresh_blocks(*file, geometry.cluster_size(), 4, "refcount block");
+    MetadataCache fresh_blocks(*file, *file, geometry.cluster_size(), 4, "refcount block");
     RefcountTable fresh(*file, geometry, fresh_blocks, *this);
     EXPECT_TRUE(fresh.load(table_offset, table_clusters).ok());
     const auto value = fresh.refcount(cluster);
@@ -57,8 +57,8 @@ class Counted final : public RefcountTableOwner {
   std::unique_ptr<BlockNode> file;
   HostOffset table_offset{geometry.cluster_size()};
   uint32_t table_clusters = 1;
-  MetadataCache blocks{*file, geometry.cluster_size(), 8, "refcount block"};
-  MetadataCache tables{*file, geometry.cluster_size(), 8, "L2 table"};
+  MetadataCache blocks{*file, *file, geometry.cluster_size(), 8, "refcount block"};
+  MetadataCache tables{*file, *file, geometry.cluster_size(), 8, "L2 table"};
   RefcountTable refcounts{*file, geometry, blocks, *this};
 };
 
@@ -255,7 +255,7 @@ TEST(RefcountTable, NoStreamFollowsOneWhoseClusterWasFreed) {
 /// All clusters below the end are counted on disk as the model says.
 void expect_stored(Counted& image, const std::vector<uint64_t>& model) coroutine_fn {
   ASSERT_TRUE(image.blocks.write_back().ok());
-  MetadataCache blocks(*image.file, image.geometry.cluster_size(), 8, "refcount block");
+  MetadataCache blocks(*image.file, *image.file, image.geometry.cluster_size(), 8, "refcount block");
   RefcountTable fresh(*image.file, image.geometry, blocks, image);
   ASSERT_TRUE(fresh.load(image.table_offset, image.table_clusters).ok());
   for (uint64_t i = 0; i < model.size(); ++i) ASSERT_EQ(fresh.refcount(HostCluster(i)), model[i]) << "cluster " << i;

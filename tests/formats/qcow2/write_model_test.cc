@@ -28,15 +28,18 @@ class ModelledImage {
                                                                                     first_size_(size),
                                                                                     random_(seed) {
     disk_ = create_image(kind, size);
+    if (kind.data_file != DataFile::kNone) data_disk_ = std::make_shared<MemDisk>(Bytes(size));
     if (kind.backing) backing_ = pattern(size - size / 4 + 512, seed);  // ends inside the image
     content_ = backing_;
     content_.resize(size);
     options_.yields = true;
+    discard_unmap_ = pick(2) != 0;
     open();
   }
 
   void open() coroutine_fn {
-    image_ = open_image(make_mem_node(disk_, options_), backing_);
+    image_ = open_image(make_mem_node(disk_, options_), backing_, {.writable = true, .discard_unmap = discard_unmap_},
+                        data_disk_ ? make_mem_node(data_disk_, options_) : nullptr);
     ASSERT_NE(image_, nullptr);
     ASSERT_EQ(image_->length(), content_.size());
   }
@@ -50,6 +53,7 @@ class ModelledImage {
     ASSERT_EQ(seen.size(), content_.size());
     const auto at = std::ranges::mismatch(seen, content_).in1 - seen.begin();
     ASSERT_EQ(static_cast<size_t>(at), seen.size()) << "the first difference";
+    if (kind_.data_file == DataFile::kRaw) ASSERT_EQ(data_disk_->bytes, content_) << "the data file is no raw image";
   }
   void expect_sound_when_closed() coroutine_fn {
     close();
@@ -97,6 +101,7 @@ class ModelledImage {
     const uint64_t from = align_down(offset, kind_.cluster_size);
     const uint64_t to = std::min(align_up(offset + bytes, kind_.cluster_size), size());
     Bytes written = data(to - from);
+    if (data_disk_) return write(offset, bytes);  // cannot have compressed clusters
     auto result = image_->co_pwrite_compressed(from, IoVector(std::span<std::byte>(written)));
     if (!result.ok()) {
       ASSERT_EQ(result.error().errnum(), EIO) << result.error().message();  // something is there already
@@ -153,7 +158,8 @@ class ModelledImage {
   const ImageKind kind_;
   const uint64_t first_size_;
   std::mt19937_64 random_;
-  std::shared_ptr<MemDisk> disk_;
+  bool discard_unmap_ = false;
+  std::shared_ptr<MemDisk> disk_, data_disk_;
   Bytes backing_, content_;
   MemOptions options_;
   std::unique_ptr<BlockNode> image_;
@@ -261,7 +267,14 @@ INSTANTIATE_TEST_SUITE_P(
                     ImageKind{.cluster_size = 65536, .refcount_bits = 32}, ImageKind{.cluster_size = 2097152},
                     ImageKind{.cluster_size = 16384, .extended_l2 = true},
                     ImageKind{.cluster_size = 16384, .backing = true, .extended_l2 = true},
-                    ImageKind{.cluster_size = 65536, .refcount_bits = 4, .backing = true, .extended_l2 = true}));
+                    ImageKind{.cluster_size = 65536, .refcount_bits = 4, .backing = true, .extended_l2 = true},
+                    ImageKind{.cluster_size = 512, .data_file = DataFile::kPlain},
+                    ImageKind{.cluster_size = 512, .refcount_bits = 64, .data_file = DataFile::kRaw},
+                    ImageKind{.cluster_size = 4096, .backing = true, .data_file = DataFile::kPlain},
+                    ImageKind{.cluster_size = 65536, .data_file = DataFile::kRaw},
+                    ImageKind{
+                        .cluster_size = 16384, .backing = true, .extended_l2 = true, .data_file = DataFile::kPlain},
+                    ImageKind{.cluster_size = 16384, .extended_l2 = true, .data_file = DataFile::kRaw}));
 
 }  // namespace
 }  // namespace coimg::qcow2
