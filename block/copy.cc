@@ -12,6 +12,7 @@
 #include "block/util/math.h"
 #include "coroutine/co_group.h"
 #include "coroutine/co_mutex.h"
+#include "coroutine/co_sleep.h"
 
 namespace coimg {
 
@@ -19,8 +20,10 @@ namespace {
 
 // Zeros are looked for in units of a page, the unit in which file systems keep holes.
 constexpr uint64_t kZeroUnit = 4096;
-// What is zeroed or left alone in one step: long enough to cost nothing, short enough to be interrupted.
-constexpr uint64_t kMaxIdleChunk = kGiB;
+// What is zeroed in one step: long enough to cost nothing, short enough to be interrupted.
+constexpr uint64_t kMaxZeroStep = kGiB;
+// After so many chunks a worker lets the event loop run, which an image of many small runs would keep from its signals.
+constexpr unsigned kChunksPerTurn = 64;
 
 uint64_t largest_compression_unit(const std::vector<BlockNode*>& sources) {
   uint64_t largest = 0;
@@ -40,12 +43,13 @@ class CopyJob {
                              .decode_unit = largest_compression_unit(sources),
                              .buffers = options.compress ? 2U : 1U,
                              .most_workers = options.workers})),
-        plan_(sources_, {.granularity = unit_,
-                         .chunk_bytes = size_.chunk_bytes,
-                         .idle_chunk_bytes = must_store_zeros() ? size_.chunk_bytes : kMaxIdleChunk,
-                         .top_layer_only = options.target_has_backing,
-                         .above = options.above,
-                         .whole_units = options.compress}) {}
+        plan_(sources_,
+              {.granularity = unit_,
+               .chunk_bytes = size_.chunk_bytes,
+               .idle_chunk_bytes = options.store_zeros ? size_.chunk_bytes : align_down(kMaxFileOffset, unit_),
+               .top_layer_only = options.target_has_backing,
+               .above = options.above,
+               .whole_units = options.compress}) {}
 
   Result<void> run() coroutine_fn {
     for (unsigned i = 0; i < size_.workers; ++i) {
@@ -64,7 +68,8 @@ class CopyJob {
 
   void work() coroutine_fn {
     AlignedBuffer buffer(size_.chunk_bytes);
-    while (!group_.should_stop()) {
+    for (unsigned chunks = 1; !group_.should_stop(); ++chunks) {
+      if (chunks % kChunksPerTurn == 0) co_sleep_ns(ClockType::kMonotonic, 0);
       auto step = do_next_chunk(buffer);
       if (!step.ok()) {
         fail(std::move(step).error());
@@ -82,16 +87,38 @@ class CopyJob {
     const CopyChunk& chunk = assignment->chunk;
     PlacementOrder::Ticket* ticket = options_.in_order ? &assignment->ticket : nullptr;
 
-    if (!group_.should_stop()) {
-      if (chunk.runs.size() == 1 && chunk.runs[0].kind != CopyKind::kData && !must_store_zeros()) {
-        COIMG_TRY(write_zero_run(chunk.runs[0], ticket));
-      } else {
-        COIMG_TRY(copy_chunk(chunk, buffer, ticket));
-      }
+    if (group_.should_stop()) return true;
+    if (chunk.runs.size() == 1 && is_idle(chunk.runs[0])) {
+      COIMG_TRY(do_idle_run(chunk.runs[0], ticket));
+    } else {
+      COIMG_TRY(copy_chunk(chunk, buffer, ticket));
+      note_done(chunk.bytes);
     }
-    done_ += chunk.bytes;
-    if (options_.on_progress) options_.on_progress(done_, sources_.length());
     return true;
+  }
+
+  /// Nothing is read for the run, which may be as long as the disk.
+  [[nodiscard]] bool is_idle(const CopyRun& run) const {
+    return run.kind == CopyKind::kLeave || (run.kind == CopyKind::kZero && !options_.store_zeros);
+  }
+
+  Result<void> do_idle_run(const CopyRun& run, PlacementOrder::Ticket* ticket) coroutine_fn {
+    const bool writes = run.kind == CopyKind::kZero && !options_.target_is_zero;
+    const uint64_t step = writes ? kMaxZeroStep : run.bytes;
+    for (uint64_t done = 0; done < run.bytes; done += step) {
+      if (options_.should_stop && options_.should_stop()) return Error::from_errno(ECANCELED);
+      const CopyRun part{run.kind, run.offset + done, std::min(step, run.bytes - done)};
+      if (ticket) ticket->keep(done + part.bytes < run.bytes);
+      COIMG_TRY(write_zero_run(part, ticket));
+      note_done(part.bytes);
+      if (done % (kChunksPerTurn * kMaxZeroStep) == 0) co_sleep_ns(ClockType::kMonotonic, 0);
+    }
+    return {};
+  }
+
+  void note_done(uint64_t bytes) coroutine_fn {
+    done_ += bytes;
+    if (options_.on_progress) options_.on_progress(done_, sources_.length());
   }
 
   /// Chunk and ticket are taken together, so that tickets are in guest order.
@@ -105,8 +132,6 @@ class CopyJob {
     if (!*chunk) return std::optional<Assignment>();
     return std::optional<Assignment>(Assignment{std::move(**chunk), PlacementOrder::Ticket(order_)});
   }
-
-  [[nodiscard]] bool must_store_zeros() const { return options_.sparse_bytes == 0 && !options_.target_has_backing; }
 
   Result<void> copy_chunk(const CopyChunk& chunk, AlignedBuffer& buffer, PlacementOrder::Ticket* ticket) coroutine_fn {
     const std::span<std::byte> memory = buffer.span().first(chunk.bytes);
@@ -151,7 +176,9 @@ class CopyJob {
       return writes;
     }
     for (const CopyRun& run : chunk.runs) {
-      if (run.kind == CopyKind::kData && !options_.compress) {
+      if (run.kind == CopyKind::kZero && options_.store_zeros) {
+        writes.push_back({CopyKind::kData, run.offset, run.bytes});
+      } else if (run.kind == CopyKind::kData && !options_.compress) {
         split_zeros(writes, run.offset, memory.subspan(run.offset - chunk.offset, run.bytes), kZeroUnit);
       } else {
         writes.push_back(run);

@@ -186,6 +186,7 @@ Result<void> Conversion::copy() {
       .compress = request_.compress,
       .in_order = !request_.out_of_order,
       .sparse_bytes = request_.sparse_bytes,
+      .store_zeros = request_.sparse_bytes == 0,
       .target_is_zero = fresh_and_zero || request_.target_is_zero,
       .target_has_backing = has_backing(),
       .salvage = request_.salvage,

@@ -170,8 +170,9 @@ Result<void> DdCommand::fill(const CommandContext& context, BlockNode& source, C
                              const StopSignals& signals) {
   const OpenFlags flags{.writable = true};
   const auto target = COIMG_TRY(open_operand(context, *output_, target_format_, false, flags));
-  const CopyOptions options{
-      .sparse_bytes = 0, .window = part, .should_stop = [&signals] { return signals.received() != 0; }};
+  const CopyOptions options{.sparse_bytes = 0, .store_zeros = true, .window = part, .should_stop = [&signals] {
+                              return signals.received() != 0;
+                            }};
   Result<void> copied = co_copy({&source}, *target, options);
   if (!copied.ok()) copied = copy_failed(copied.error(), *target);
   return close_after(*target, std::move(copied));

@@ -110,7 +110,7 @@ Result<void> create_image(BlockNode& file, const CreateOptions& options) {
   header.l1_table_offset = layout.l1_table;
   header.refcount_table_offset = layout.refcount_table;
   header.refcount_table_clusters = layout.refcount_table_clusters;
-  COIMG_TRY(file.co_pwrite(0, COIMG_TRY(encode_header(header))));
+  COIMG_TRY(file.co_pwrite(0, COIMG_TRY(encode_header(header))).with_context("Could not write qcow2 header"));
   return file.co_flush();
 }
 

@@ -15,9 +15,8 @@ class Qcow2DriverType final : public DriverType {
   DriverKind kind() const override { return DriverKind::kFormat; }
 
   int probe(std::span<const std::byte> head) const override {
-    if (head.size() < sizeof(qcow2::DiskHeaderV3)) return 0;
-    qcow2::DiskHeaderV2 header;
-    std::memcpy(&header, head.data(), sizeof(header));
+    qcow2::DiskHeaderV2 header = {};
+    std::memcpy(&header, head.data(), std::min(head.size(), sizeof(header)));  // a cut-off one is no raw image either
     return header.magic == qcow2::kMagic && header.version >= 2 ? 100 : 0;
   }
 

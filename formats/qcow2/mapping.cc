@@ -85,7 +85,14 @@ Result<Extent> Qcow2::map_locked(GuestOffset offset, uint64_t max_bytes) {
   extent.bytes = std::min(max_bytes, table_bytes - offset.v % table_bytes);
 
   const uint64_t l1_index = geometry_.l1_index(offset);
-  if (l1_index >= l1_table_.size() || !l1_table_[l1_index].has_table()) return extent;
+  if (l1_index >= l1_table_.size() || !l1_table_[l1_index].has_table()) {
+    // On to the next table: a large disk has millions of entries without one.
+    uint64_t next = l1_index + 1;
+    for (; extent.bytes < max_bytes && next < l1_table_.size() && !l1_table_[next].has_table(); ++next) {
+      extent.bytes += std::min(max_bytes - extent.bytes, table_bytes);
+    }
+    return extent;
+  }
   const L1Entry l1_entry = l1_table_[l1_index];
   const HostOffset l2_table = l1_entry.l2_table();
   if (geometry_.in_cluster(l2_table.v) != 0) {

@@ -40,6 +40,7 @@ constexpr uint64_t kMaxL2CacheBytes = 8 * kMiB;
 constexpr uint64_t kRefcountCacheBytes = kMiB;
 /// Large enough for one I/O to be worth its while, small enough to keep several places of the disk in a small cache.
 constexpr uint64_t kMaxSliceBytes = 64 * kKiB;
+constexpr size_t kL1PieceEntries = 128 * kKiB;
 /// Each request in flight may hold a slice.
 constexpr uint64_t kMinL2Slices = 32, kMinRefcountSlices = 4;
 
@@ -157,11 +158,7 @@ void Qcow2::make_caches() {
 Result<void> Qcow2::load_tables() {
   CoWriteGuard guard(lock_);
   if (!flags_.no_io) {
-    std::vector<be64> stored(header_.l1_size);
-    COIMG_TRY(read_padded(file_, header_.l1_table_offset, std::as_writable_bytes(std::span(stored)))
-                  .with_context("reading the L1 table"));
-    l1_table_.reserve(stored.size());
-    for (const be64& entry : stored) l1_table_.emplace_back(uint64_t{entry});
+    COIMG_TRY(load_l1_table_locked().with_context("reading the L1 table"));
     COIMG_TRY(refcounts_->load(header_.refcount_table_offset, header_.refcount_table_clusters));
   }
   snapshots_ = COIMG_TRY(load_snapshot_table(file_, header_)).snapshots;
@@ -173,6 +170,19 @@ Result<void> Qcow2::load_tables() {
                     "Some clusters may be leaked, run '{0} check -r' on the image file to fix.\n",
                     program_invocation_short_name),
         filename_);
+  }
+  return {};
+}
+
+/// In pieces, as there may be 32 MiB of it.
+Result<void> Qcow2::load_l1_table_locked() {
+  l1_table_.reserve(header_.l1_size);
+  std::vector<be64> piece(std::min<size_t>(header_.l1_size, kL1PieceEntries));
+  while (l1_table_.size() < header_.l1_size) {
+    const auto stored = std::span(piece).first(std::min(piece.size(), header_.l1_size - l1_table_.size()));
+    const HostOffset position = header_.l1_table_offset + l1_table_.size() * sizeof(be64);
+    COIMG_TRY(read_padded(file_, position, std::as_writable_bytes(stored)));
+    for (const be64& entry : stored) l1_table_.emplace_back(uint64_t{entry});
   }
   return {};
 }

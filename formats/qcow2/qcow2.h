@@ -96,6 +96,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   // --- qcow2.cc: life cycle -------------------------------------------------------------------------------------
   void make_caches();
   Result<void> load_tables() coroutine_fn;
+  Result<void> load_l1_table_locked() coroutine_fn CO_REQUIRES(lock_);
   Result<void> prepare_for_writing() coroutine_fn;  ///< autoclear bits, dirty bit repair, corrupt bit refusal
   Result<void> drop_unknown_metadata_locked() coroutine_fn CO_REQUIRES(lock_);
   Result<void> repair_dirty() coroutine_fn CO_EXCLUDES(lock_);

@@ -182,7 +182,8 @@ TEST_F(CopyTest, WithoutSparsenessEveryByteIsStored) {
   run_in_main_loop([&]() coroutine_fn {
     auto source = open_raw(make_mem_node(Bytes(3 * kMiB)));
     auto target = make_qcow2(std::make_shared<MemDisk>(), 3 * kMiB);
-    ASSERT_TRUE(co_copy({source.get()}, *target, {.sparse_bytes = 0, .target_is_zero = true}).ok());
+    ASSERT_TRUE(
+        co_copy({source.get()}, *target, {.sparse_bytes = 0, .store_zeros = true, .target_is_zero = true}).ok());
     const auto status = target->co_block_status(0, 3 * kMiB);
     ASSERT_TRUE(status.ok());
     EXPECT_TRUE(status->allocated && status->data);

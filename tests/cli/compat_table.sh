@@ -1074,3 +1074,44 @@ same "qemu-img convert --bitmaps --skip-broken-bitmaps -O qcow2 broken.qcow2 x; 
 same 'qemu-img convert --skip-broken-bitmaps -O qcow2 a.qcow2 x'
 same "qemu-img convert -O qcow2 broken.qcow2 x && qemu-img info x $list"
 same "qemu-img snapshot -c s a.qcow2; qemu-img snapshot -a s a.qcow2; qemu-img info a.qcow2 | sed '/disk size/d; /^1 /d'"
+
+setup_data_file() {
+  head -c 300k /dev/urandom >s.raw
+  truncate -s 1M s.raw
+  qemu-img convert -O qcow2 -o data_file=d.data s.raw d.qcow2
+  qemu-img convert -O qcow2 -o data_file=r.data,data_file_raw=on s.raw r.qcow2
+  qemu-img convert -O qcow2 -o data_file=gone.data s.raw gone.qcow2
+  rm gone.data
+  qemu-img create -q -f qcow2 -b d.qcow2 -F qcow2 o.qcow2
+  qemu-io -c 'write -P 1 100k 100k' o.qcow2
+}
+
+group data_file
+for image in d r gone o; do
+  same "qemu-img info $image.qcow2"
+  same "qemu-img info --output=json $image.qcow2 | grep -v actual-size"
+  same "qemu-img map $image.qcow2"
+  same "qemu-img map --output=json $image.qcow2"
+  same "qemu-img check $image.qcow2"
+  same "qemu-img check -r all $image.qcow2"
+  same "qemu-img compare s.raw $image.qcow2"
+  same "qemu-img convert -O raw $image.qcow2 x; cksum x"
+  same "qemu-img convert -c -O qcow2 $image.qcow2 x; qemu-img compare x $image.qcow2"
+  same "qemu-img measure -O qcow2 $image.qcow2"
+  same "qemu-img resize $image.qcow2 2M; qemu-img info $image.qcow2 | grep virtual; qemu-img convert -O raw $image.qcow2 x; cksum x"
+  same "qemu-img resize --shrink $image.qcow2 200k; qemu-img convert -O raw $image.qcow2 x; cksum x; qemu-img check $image.qcow2"
+  same "qemu-img bitmap --add $image.qcow2 b; qemu-img info $image.qcow2 | grep -A5 bitmaps"
+done
+same 'qemu-img snapshot -c one d.qcow2'
+same 'qemu-img snapshot -l d.qcow2'
+same 'qemu-img commit o.qcow2; qemu-img compare o.qcow2 d.qcow2'
+same 'qemu-img rebase -b s.raw -F raw d.qcow2; qemu-img info d.qcow2 | grep backing'
+same 'qemu-img resize --preallocation=full d.qcow2 2M; qemu-img check d.qcow2'
+same 'qemu-img convert -c -O qcow2 -o data_file=x.data s.raw x'
+same 'qemu-img convert -n -O qcow2 s.raw r.qcow2; cmp s.raw r.data; qemu-img check r.qcow2'
+same 'qemu-img create -f qcow2 -o data_file=x.data x 1M; stat -c %s x.data'
+same 'qemu-img create -f qcow2 -o data_file=x.data -b s.raw -F raw x; qemu-img info x'
+same 'qemu-img create -f qcow2 -o data_file=no/x.data x 1M'
+same 'qemu-img convert --image-opts driver=qcow2,file.filename=gone.qcow2,data-file.filename=d.data,data-file.driver=file -O raw x; cksum x'
+same "qemu-img convert 'json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"gone.qcow2\"},\"data-file\":{\"driver\":\"file\",\"filename\":\"d.data\"}}' -O raw x; cksum x"
+same 'qemu-img compare --image-opts driver=qcow2,file.filename=gone.qcow2,data-file=d.data driver=raw,file.filename=s.raw'

@@ -42,6 +42,12 @@ same cluster_size=4k,preallocation=metadata 300k
 same extended_l2=on 1M
 same extended_l2=on,cluster_size=16k 700M
 same extended_l2=on,preallocation=metadata 8M
+for options in "" ,data_file_raw=on ,preallocation=metadata ,preallocation=falloc ,preallocation=full ,extended_l2=on \
+  ,cluster_size=4k,data_file_raw=on ,cluster_size=512,preallocation=metadata ,extended_l2=on,data_file_raw=on; do
+  same "data_file=data$options" 300k
+  same "data_file=data$options" 5000k
+done
+same data_file=data "" -b ../base.qcow2 -F qcow2
 
 for options in cluster_size=256 cluster_size=4M refcount_bits=3 refcount_bits=128 refcount_bits=0 \
   refcount_bits=8,compat=0.10 lazy_refcounts=on,compat=0.10 extended_l2=on,cluster_size=8k extended_l2=on,compat=0.10 \
