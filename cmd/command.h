@@ -66,6 +66,7 @@ class Command {
 /// All commands, in the order of the help.
 std::vector<std::unique_ptr<Command>> make_commands();
 
+std::unique_ptr<Command> make_amend_command();
 std::unique_ptr<Command> make_bitmap_command();
 std::unique_ptr<Command> make_check_command();
 std::unique_ptr<Command> make_commit_command();

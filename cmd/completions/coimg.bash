@@ -4,7 +4,7 @@ _coimg() {
   local cur prev words cword
   _init_completion -n = || return
 
-  local commands='check commit compare convert create dd info map measure rebase resize snapshot'
+  local commands='amend bitmap check commit compare convert create dd info map measure rebase resize snapshot'
   local command='' word
   for word in "${words[@]:1:cword-1}"; do
     if [[ " $commands " == *" $word "* ]]; then
@@ -57,6 +57,7 @@ _coimg() {
   if [[ $cur == -* ]]; then
     local options
     case $command in
+      amend) options='-o -f -t -p -q --force --image-opts --object --help' ;;
       bitmap) options='--add --remove --clear --enable --disable --merge -b --source-file -F --source-format -g --granularity -f
         --image-opts --object --help' ;;
       check) options='-q -f -r -T -U --output= --image-opts --object --help' ;;

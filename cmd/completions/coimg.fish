@@ -1,9 +1,10 @@
 # fish completion for coimg
 
 function __coimg_without_command
-    not __fish_seen_subcommand_from bitmap check commit compare convert create dd info map measure rebase resize snapshot
+    not __fish_seen_subcommand_from amend bitmap check commit compare convert create dd info map measure rebase resize snapshot
 end
 
+complete -c coimg -n __coimg_without_command -f -a amend -d 'Change creation options'
 complete -c coimg -n __coimg_without_command -f -a bitmap -d 'Manage dirty bitmaps'
 complete -c coimg -n __coimg_without_command -f -a check -d 'Look for damage, and repair it'
 complete -c coimg -n __coimg_without_command -f -a compare -d 'Do two images hold the same'
@@ -86,6 +87,10 @@ complete -c coimg -n '__fish_seen_subcommand_from dd' -x -s f -a $formats -d 'Im
 complete -c coimg -n '__fish_seen_subcommand_from dd' -x -s O -a $formats -d 'Format of the output'
 complete -c coimg -n '__fish_seen_subcommand_from dd' -s U -d 'Open without locks'
 complete -c coimg -n '__fish_seen_subcommand_from dd' -l image-opts -d 'The input is an option list'
+
+complete -c coimg -n '__fish_seen_subcommand_from amend' -x -s o -d 'The options to change'
+complete -c coimg -n '__fish_seen_subcommand_from amend' -l force -d 'Allow changes that may lock you out'
+complete -c coimg -n '__fish_seen_subcommand_from amend' -x -s f -a $formats -d 'Image format'
 
 complete -c coimg -n __coimg_without_command -f -a rebase -d 'Give an image another backing file'
 complete -c coimg -n '__fish_seen_subcommand_from rebase' -r -s b -d 'The new backing file'

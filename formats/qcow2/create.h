@@ -22,6 +22,11 @@ Result<Header> header_for_options(const CreateOptions& options);
 /// The part of it that says how large metadata is. Errors: with qemu-img's words for measure.
 Result<Header> header_for_measure(const CreateOptions& options);
 
+/// The version that a compatibility level names, in either spelling; nothing for other names.
+std::optional<uint32_t> find_version(std::string_view compat);
+/// The binary logarithm of the option refcount_bits. Errors: EINVAL for a width that does not exist.
+Result<uint32_t> refcount_order_of(const CreateOptions& options);
+
 /// Errors: EINVAL for a mode that does not exist.
 Result<Preallocation> preallocation_of(const CreateOptions& options);
 

@@ -11,6 +11,20 @@
 
 namespace coimg::qcow2 {
 
+std::optional<uint32_t> find_version(std::string_view compat) {
+  if (compat == "0.10" || compat == "v2") return 2;
+  if (compat == "1.1" || compat == "v3") return 3;
+  return std::nullopt;
+}
+
+Result<uint32_t> refcount_order_of(const CreateOptions& options) {
+  const uint64_t bits = options.number("refcount_bits").value_or(16);
+  if (!std::has_single_bit(bits) || bits > 64) {
+    return Error(EINVAL, "Refcount width must be a power of two and may not exceed 64 bits");
+  }
+  return static_cast<uint32_t>(std::countr_zero(bits));
+}
+
 namespace {
 
 constexpr uint64_t kMinExtendedL2ClusterBytes = 16 * kKiB;
@@ -24,12 +38,6 @@ Error needs_version_3(std::string_view what) {
 }
 
 std::string compat_of(const CreateOptions& options) { return options.text("compat").value_or("1.1"); }
-
-std::optional<uint32_t> find_version(std::string_view compat) {
-  if (compat == "0.10" || compat == "v2") return 2;
-  if (compat == "1.1" || compat == "v3") return 3;
-  return std::nullopt;
-}
 
 Result<uint32_t> version_of(const CreateOptions& options) {
   if (const auto version = find_version(compat_of(options))) return *version;
@@ -49,14 +57,6 @@ Result<uint32_t> cluster_bits_of(const CreateOptions& options) {
     return Error(EINVAL, "Cluster size must be a power of two between 512 and 2048k");
   }
   return static_cast<uint32_t>(std::countr_zero(size));
-}
-
-Result<uint32_t> refcount_order_of(const CreateOptions& options) {
-  const uint64_t bits = options.number("refcount_bits").value_or(16);
-  if (!std::has_single_bit(bits) || bits > 64) {
-    return Error(EINVAL, "Refcount width must be a power of two and may not exceed 64 bits");
-  }
-  return static_cast<uint32_t>(std::countr_zero(bits));
 }
 
 Result<void> check_virtual_size(const Geometry& geometry, uint64_t size) {

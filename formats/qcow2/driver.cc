@@ -1,5 +1,8 @@
 #include "formats/qcow2/driver.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "block/node.h"
 #include "formats/qcow2/create.h"
 #include "formats/qcow2/format.h"
@@ -66,6 +69,18 @@ class Qcow2DriverType final : public DriverType {
         {"lazy_refcounts", kBool, "Postpone refcount updates", "off"},
         {"refcount_bits", kNumber, "Width of a reference count entry in bits", "16"},
     };
+  }
+
+  std::vector<CreateOptionSpec> amend_options() const override {
+    constexpr std::string_view kAmendable[] = {"size",      "compat",        "backing_file",   "backing_fmt",
+                                               "data_file", "data_file_raw", "lazy_refcounts", "refcount_bits"};
+    std::vector<CreateOptionSpec> specs;
+    for (CreateOptionSpec spec : create_options()) {
+      if (std::ranges::find(kAmendable, spec.name) == std::end(kAmendable)) continue;
+      spec.default_value = {};
+      specs.push_back(spec);
+    }
+    return specs;
   }
 
   Result<void> validate_create(const CreateOptions& options) const override {

@@ -4,8 +4,8 @@
 // looks guest ranges up, read.cc reads them and block_status.cc tells where they lie; cluster_alloc.cc is the write
 // side: allocation, copy-on-write, linking; discard.cc zeroes and frees guest clusters; data_file.cc looks after
 // external data files; resize.cc grows and shrinks, preallocate.cc fills new space; backing.cc changes what lies below;
-// snapshot_change.cc takes and applies snapshots; bitmaps.h keeps dirty bitmaps; refcount counts clusters; check.cc and
-// repair.cc find and fix damage; create.cc makes new images; info.cc describes.
+// amend.cc changes creation options; snapshot_change.cc takes and applies snapshots; bitmaps.h keeps dirty bitmaps;
+// refcount counts clusters; check.cc and repair.cc find and fix damage; create.cc makes new images; info.cc describes.
 //
 // Format: qcow2, specification sections named in each file.
 #pragma once
@@ -81,6 +81,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> visit_bitmap(const std::string& name, const DirtyVisitor& visitor) coroutine_fn override;
   Result<void> change_backing_file(const std::string& name, const std::string& format) coroutine_fn override;
   Result<void> make_empty() coroutine_fn override;
+  Result<void> amend(const CreateOptions& options, const ProgressCallback& on_progress) coroutine_fn override;
   bool created_reads_as_zeros() const override;
 
   /// The node of the backing file, set by the block layer after open; null for none.
@@ -229,6 +230,14 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> preallocate_table(GuestOffset first, uint64_t clusters, Preallocation preallocation)
       coroutine_fn CO_EXCLUDES(lock_);
   Result<void> reserve_run(const WriteRun& run, Preallocation preallocation) coroutine_fn;
+
+  // --- amend.cc ----------------------------------------------------------------------------------------------------
+  Result<void> replace_header_locked(Header header) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> upgrade_locked() coroutine_fn CO_REQUIRES(lock_);
+  Result<void> check_downgrade_locked() coroutine_fn CO_REQUIRES(lock_);
+  Result<bool> any_entry_locked(std::span<const L1Entry> l1_table, const std::function<bool(L2Entry)>& wanted)
+      coroutine_fn CO_REQUIRES(lock_);
+  Result<void> downgrade(const ProgressCallback& on_progress) coroutine_fn CO_EXCLUDES(lock_);
 
   // --- snapshot_change.cc -------------------------------------------------------------------------------------------
   struct L1Copy {

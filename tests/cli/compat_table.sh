@@ -1115,3 +1115,59 @@ same 'qemu-img create -f qcow2 -o data_file=no/x.data x 1M'
 same 'qemu-img convert --image-opts driver=qcow2,file.filename=gone.qcow2,data-file.filename=d.data,data-file.driver=file -O raw x; cksum x'
 same "qemu-img convert 'json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"gone.qcow2\"},\"data-file\":{\"driver\":\"file\",\"filename\":\"d.data\"}}' -O raw x; cksum x"
 same 'qemu-img compare --image-opts driver=qcow2,file.filename=gone.qcow2,data-file=d.data driver=raw,file.filename=s.raw'
+
+setup_amend() {
+  qemu-img create -q -f qcow2 a.qcow2 1M
+  qemu-io -c 'write -P 1 0 100k' -c 'write -z 128k 128k' a.qcow2
+  qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 o.qcow2
+  qemu-io -c 'write -P 2 64k 64k' -c 'write -z 0 64k' -c 'write -P 3 512k 64k' -c 'write -z 512k 64k' o.qcow2
+  qemu-img create -q -f qcow2 -o compat=0.10 v2.qcow2 1M
+  qemu-io -c 'write -P 1 0 100k' v2.qcow2
+  qemu-img create -q -f qcow2 -o compat=0.10 v2snap.qcow2 1M
+  qemu-io -c 'write -P 1 0 100k' v2snap.qcow2
+  qemu-img snapshot -c one v2snap.qcow2
+  qemu-img create -q -f qcow2 snap.qcow2 1M
+  qemu-img snapshot -c one snap.qcow2
+  qemu-io -c 'write -P 1 0 100k' snap.qcow2
+  qemu-img create -q -f qcow2 large.qcow2 1M
+  qemu-img snapshot -c one large.qcow2
+  qemu-img resize -q large.qcow2 2M
+  qemu-img create -q -f qcow2 -o refcount_bits=8 r8.qcow2 1M
+  qemu-img create -q -f qcow2 -o extended_l2=on x.qcow2 1M
+  qemu-img create -q -f qcow2 -o data_file=d,data_file_raw=on df.qcow2 1M
+  qemu-img create -q -f qcow2 -o compression_type=zstd z.qcow2 1M
+  head -c 300k /dev/zero | tr '\0' 'x' >t.raw
+  qemu-img convert -c -O qcow2 -o compression_type=zstd t.raw zc.qcow2
+  qemu-img create -q -f qcow2 -o lazy_refcounts=on l.qcow2 1M
+  truncate -s 1M a.raw
+}
+
+group amend
+after='; qemu-img info $i.qcow2 | grep -v "disk size\|date\|^file\|^Child"; qemu-img check $i.qcow2 | head -1; qemu-img convert -O raw $i.qcow2 x; cksum x; case $i in a|v2|l|df|z) head -c 64K $i.qcow2 | cksum ;; esac'
+for image in a o v2 v2snap snap large r8 x df z zc l; do
+  for options in compat=0.10 compat=1.1 compat=v2 compat=v3,lazy_refcounts=on lazy_refcounts=off lazy_refcounts=on size=2M \
+    size=512k refcount_bits=16 data_file=e data_file_raw=off data_file_raw=on compat=7; do
+    [ "$image $options" != "r8 refcount_bits=16" ] || continue
+    same "i=$image; qemu-img amend -o $options $image.qcow2$after"
+  done
+done
+for options in cluster_size=4k nonsense=1 backing_file=x backing_fmt=raw preallocation=off compression_type=zlib encryption=off \
+  extended_l2=off refcount_bits=3 size=-1 size=100 size size=1E size=1M,size=2M compat=0.10,refcount_bits=8 '' ,; do
+  same "i=a; qemu-img amend -o '$options' a.qcow2$after"
+done
+same 'qemu-img amend'
+same 'qemu-img amend a.qcow2'
+same 'qemu-img amend -o size=1M'
+same 'qemu-img amend -o size=1M a b'
+differs stdout,stderr,exit 'the width of refcounts stays' 'qemu-img amend -o refcount_bits=16 r8.qcow2; qemu-img info r8.qcow2 | grep refcount'
+same 'qemu-img amend -o help'
+same 'qemu-img amend -o help a.qcow2 | grep -v encrypt'
+same 'qemu-img amend -f qcow2 -o help | grep -v encrypt'
+same 'qemu-img amend -f raw -o help'
+same 'qemu-img amend -f raw -o size=2M a.raw'
+same 'qemu-img amend -f bogus -o size=2M a.raw'
+same 'qemu-img amend -t foo -o size=2M a.qcow2'
+same 'qemu-img amend -o size=2M nosuch'
+same 'qemu-img amend -q -p -o compat=v2 a.qcow2'
+same 'qemu-img amend --force -o size=4M a.qcow2; qemu-img info a.qcow2 | grep virtual'
+same 'qemu-img amend --image-opts -o size=4M driver=qcow2,file.filename=a.qcow2; qemu-img info a.qcow2 | grep virtual'
