@@ -9,6 +9,9 @@
 // Either (b) sees the 1 and writes, or (a) came before 2, which then does not sleep. A second notify() that finds the
 // flag set may do nothing, because then 2 has not yet cleared it. A loop without file descriptors sleeps on `notified`
 // itself, a futex; one with some sleeps in epoll, and waking it is a write to its eventfd.
+//
+// Which of the two it is, is decided once for each wait, under the big lock where the loop has that: while it waits,
+// threads that hold the lock may add and remove handlers. They wake it then, so that it decides again.
 #include "coroutine/aio_context.h"
 
 #include <sched.h>
@@ -110,21 +113,22 @@ bool AioContext::poll(bool blocking) {
 }
 
 void AioContext::Impl::wait_for_events(FdHandlers::Ready& ready, bool blocking) {
+  const Sleep how = fd_handlers.none_waitable() ? kForNotify : kForEvents;
   if (blocking) {
-    sleeping.store(fd_handlers.none_waitable() ? kForNotify : kForEvents);
+    sleeping.store(how);
     int64_t ns = notified.exchange(0) != 0 ? 0 : sleep_ns();
     if (ns != 0) ns = sooner(ns, trim_stack_pool());
     const MainLoopLockPause others_may_run(holds_big_lock, ns != 0);
-    if (ns == 0 || !busy_poll(ready, ns)) sleep(ready, ns);
+    if (ns == 0 || !busy_poll(ready, how, ns)) sleep(ready, how, ns);
     sleeping.store(kAwake);
   } else {
     const MainLoopLockPause others_may_run(holds_big_lock, false);
-    if (!fd_handlers.none_waitable()) fd_handlers.wait(ready, 0);
+    if (how == kForEvents) fd_handlers.wait(ready, 0);
   }
 }
 
-void AioContext::Impl::sleep(FdHandlers::Ready& ready, int64_t ns) {
-  if (!fd_handlers.none_waitable()) {
+void AioContext::Impl::sleep(FdHandlers::Ready& ready, Sleep how, int64_t ns) {
+  if (how == kForEvents) {
     fd_handlers.wait(ready, ns);
   } else if (ns != 0) {
     futex_wait(notified, 0, ns);
@@ -150,20 +154,21 @@ int64_t AioContext::Impl::sleep_ns() {
   return ns;
 }
 
-bool AioContext::Impl::busy_poll(FdHandlers::Ready& ready, int64_t sleep_ns) {
+bool AioContext::Impl::busy_poll(FdHandlers::Ready& ready, Sleep how, int64_t sleep_ns) {
   if (max_poll_ns == 0) return false;
   const int64_t begin = now_ns(ClockType::kMonotonic);
   const int64_t limit = sooner(poll_ns, sleep_ns);
   do {
-    if (!fd_handlers.none_waitable()) fd_handlers.wait(ready, 0);
+    if (how == kForEvents) fd_handlers.wait(ready, 0);
     if (ready.count > 0 || notified.load() != 0) return true;
   } while (now_ns(ClockType::kMonotonic) - begin < limit);
 
   // It did not pay. Would it have, with a longer limit?
   const int64_t sleep_begin = now_ns(ClockType::kMonotonic);
-  sleep(ready, sleep_ns);
+  sleep(ready, how, sleep_ns);
   const int64_t waited = now_ns(ClockType::kMonotonic) - sleep_begin + limit;
-  poll_ns = waited <= max_poll_ns ? std::min(std::max(poll_ns * 2, kFirstPollNs), max_poll_ns) : poll_ns / 2;
+  const int64_t max = max_poll_ns;
+  poll_ns = waited <= max ? std::min(std::max(poll_ns * 2, kFirstPollNs), max) : poll_ns / 2;
   return true;
 }
 
@@ -192,18 +197,26 @@ void AioContext::Impl::notify() {
   }
 }
 
+void AioContext::Impl::notify_if_sleeping() {
+  if (sleeping.load() != kAwake) notify();
+}
+
 void AioContext::set_fd_handler(int fd, std::function<void()> on_readable, std::function<void()> on_writable) {
   impl_->fd_handlers.set(fd, std::move(on_readable), std::move(on_writable));
+  impl_->notify_if_sleeping();
 }
 
 void AioContext::set_submit_hook(std::function<void()> hook) { impl_->submit_hook = std::move(hook); }
 
 void AioContext::set_max_poll_ns(int64_t ns) {
   impl_->max_poll_ns = std::max<int64_t>(ns, 0);
-  impl_->poll_ns = std::min(impl_->poll_ns, impl_->max_poll_ns);
+  impl_->poll_ns = std::min<int64_t>(impl_->poll_ns, impl_->max_poll_ns);
 }
 
-void AioContext::advance_virtual_clock(int64_t ns) { impl_->virtual_now_ns += ns; }
+void AioContext::advance_virtual_clock(int64_t ns) {
+  impl_->virtual_now_ns += ns;
+  impl_->notify_if_sleeping();
+}
 
 IoEngine& AioContext::io_engine() {
   if (impl_->engine == nullptr) impl_->engine = make_io_engine(*this);

@@ -41,6 +41,8 @@ struct BottomHalf::State {
 };
 
 struct AioContext::Impl {
+  enum Sleep : uint32_t { kAwake, kForEvents, kForNotify };
+
   explicit Impl(AioContext& owner_context);
   ~Impl();
   Impl(const Impl&) = delete;
@@ -51,10 +53,10 @@ struct AioContext::Impl {
   /// How long the loop may sleep: 0 when something is due, -1 for ever. Takes the new bottom halves in.
   int64_t sleep_ns();
   /// Spins for events for a while when that has lately paid. Returns whether the sleep is needed no more.
-  bool busy_poll(FdHandlers::Ready& ready, int64_t sleep_ns);
+  bool busy_poll(FdHandlers::Ready& ready, Sleep how, int64_t sleep_ns);
   void wait_for_events(FdHandlers::Ready& ready, bool blocking);
-  /// Waits for events or notify(), or only for that when there is nothing else to wait for.
-  void sleep(FdHandlers::Ready& ready, int64_t ns);
+  /// Waits for events and notify(), or with kForNotify only for that.
+  void sleep(FdHandlers::Ready& ready, Sleep how, int64_t ns);
   bool run_timers();
   bool run_bottom_halves();
 
@@ -71,6 +73,8 @@ struct AioContext::Impl {
   void enter_scheduled();
 
   void notify();
+  /// Makes a loop that sleeps look again at what it waits for, which a thread has changed under the big lock.
+  void notify_if_sleeping();
 
   // ---- time ----
 
@@ -96,7 +100,6 @@ struct AioContext::Impl {
   std::atomic<unsigned> callers{0};        ///< threads inside a scheduling function, see CallerScope
   PushList<BottomHalf::State> incoming;    ///< bottom halves with kPending that the loop has not seen
   PushList<Coroutine::Private> scheduled;  ///< coroutines to enter
-  enum Sleep : uint32_t { kAwake, kForEvents, kForNotify };
   std::atomic<uint32_t> sleeping{kAwake};  ///< how the loop sleeps or is about to: what notify() has to do
   std::atomic<uint32_t> notified{0};       ///< 1: notify() was called since the loop last looked
   EventNotifier wakeup;
@@ -116,8 +119,9 @@ struct AioContext::Impl {
   std::function<void()> submit_hook;
   std::unique_ptr<IoEngine> engine;
   bool holds_big_lock = false;  ///< this is the main loop's
-  int64_t max_poll_ns = 0;
-  int64_t poll_ns = 0;  ///< the present length of busy polling
+  // Atomic, as the loop uses them while others may hold the big lock.
+  std::atomic<int64_t> max_poll_ns{0};
+  std::atomic<int64_t> poll_ns{0};  ///< the present length of busy polling
 };
 
 }  // namespace coimg

@@ -53,6 +53,7 @@ void Timer::arm_at(int64_t deadline_ns) {
   sequence_ = ++impl.timer_sequence;
   armed_ = true;
   impl.timers(clock_).insert(this);
+  impl.notify_if_sleeping();
 }
 
 void Timer::arm_after(int64_t ns) {
