@@ -7,7 +7,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -198,17 +197,18 @@ void run_in_main_loop(const std::function<void()>& body) {
     fatal("coroutine '%s' called run_in_main_loop(), which is for plain code", co->name());
   }
   AioContext& loop = AioContext::current();
-  std::atomic<bool> done{false};
+  bool done = false;  // of this thread
   Coroutine* const co = Coroutine::create(
       [&]() coroutine_fn noexcept {
         body();
-        done.store(true, std::memory_order_release);
-        loop.notify();  // it may have moved to another thread
+        // It may be in another thread by now, and the caller may free the loop as soon as it sees `done`: so the loop
+        // sets that itself.
+        loop.schedule_oneshot([&done] { done = true; }, "end of main");
       },
       "main");
   const auto start = loop.new_bottom_half([co] { co->enter(); }, "run in main loop");
   start->schedule();
-  while (!done.load(std::memory_order_acquire)) loop.poll(true);
+  while (!done) loop.poll(true);
 }
 
 }  // namespace coimg

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <functional>
 #include <map>
+#include <memory>
 #include <thread>
 
 #include "coroutine/co_sleep.h"
@@ -222,6 +223,24 @@ TEST(RunInMainLoopTest, TheBodyMayEndInAnotherThread) {
       moved = test::thread_id() == other.id();
     });
     EXPECT_TRUE(moved);
+  }
+}
+
+// Under a sanitizer: whoever ended the body touches nothing that goes with the thread that waited.
+TEST(RunInMainLoopTest, TheLoopMayGoWhenTheBodyHasEndedInAnotherThread) {
+  test::LoopThread other;
+  for (int i = 0; i < 500; ++i) {
+    std::thread([&] {
+      AioContext& own = AioContext::current();
+      bool stop = false;
+      std::unique_ptr<BottomHalf> busy;  // the loop never sleeps, so that it sees the end at once
+      busy = own.new_bottom_half([&] {
+        if (!stop) busy->schedule();
+      });
+      busy->schedule();
+      run_in_main_loop([&]() coroutine_fn { AioContext::reschedule_self(other.context()); });
+      stop = true;
+    }).join();
   }
 }
 
