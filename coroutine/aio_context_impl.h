@@ -73,7 +73,7 @@ struct AioContext::Impl {
   void enter_scheduled();
 
   void notify();
-  /// Makes a loop that sleeps look again at what it waits for, which a thread has changed under the big lock.
+  /// Makes a loop that sleeps look again at what it waits for and for how long. Thread-safe and signal-safe.
   void notify_if_sleeping();
 
   // ---- time ----

@@ -19,7 +19,11 @@ void State::enqueue(unsigned new_flags) {
   const AioContext::Impl::CallerScope keep_alive(impl);
   const unsigned old = flags.fetch_or(new_flags | kPending);
   if ((old & kPending) == 0) impl->incoming.push(this);
-  if ((new_flags & kIdle) == 0) impl->notify();
+  if ((new_flags & kIdle) == 0) {
+    impl->notify();
+  } else {
+    impl->notify_if_sleeping();  // which may be for longer than this can wait
+  }
 }
 
 BottomHalf::~BottomHalf() {

@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -135,6 +136,21 @@ TEST(BottomHalfTest, AnIdleOneRunsSoonAndDoesNotCountAsProgress) {
   EXPECT_FALSE(here().poll(true));
   EXPECT_EQ(runs, 1);
   EXPECT_LT(clock_now_ns(ClockType::kMonotonic) - begin, 1'000'000'000);
+}
+
+TEST(BottomHalfTest, AnIdleOneFromAnotherThreadDoesNotWaitUntilASleepingLoopWakesUp) {
+  std::atomic<bool> ran{false};
+  auto bh = here().new_bottom_half([&] { ran = true; });
+  AioContext& context = here();
+  std::thread other([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    bh->schedule_idle();
+    for (int ms = 0; ms < 5000 && !ran; ++ms) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_TRUE(ran) << "the loop sleeps on";
+    context.notify();
+  });
+  run_until([&] { return ran.load(); });
+  other.join();
 }
 
 TEST(BottomHalfTest, SchedulingAnIdleOneMakesItUrgent) {
