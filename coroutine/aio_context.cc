@@ -23,6 +23,7 @@
 #include "coroutine/fatal.h"
 #include "coroutine/futex.h"
 #include "coroutine/main_loop_lock.h"
+#include "coroutine/stack.h"
 
 namespace coimg {
 namespace {
@@ -39,7 +40,9 @@ constexpr int64_t kFirstPollNs = 4'000;
 /// Makes a context the calling thread's for as long as its loop runs.
 class CurrentScope {
  public:
-  explicit CurrentScope(AioContext* context) : previous_(std::exchange(thread_state().context, context)) {}
+  explicit CurrentScope(AioContext* context) : previous_(std::exchange(thread_state().context, context)) {
+    if (previous_ == nullptr) prepare_thread_for_stacks();  // else the thread has made one, or was here before
+  }
   ~CurrentScope() { thread_state().context = previous_; }
   CurrentScope(const CurrentScope&) = delete;
   CurrentScope& operator=(const CurrentScope&) = delete;
@@ -76,6 +79,7 @@ AioContext::Impl::~Impl() {
 }
 
 AioContext::AioContext() : impl_(std::make_unique<Impl>(*this)) {
+  prepare_thread_for_stacks();
   impl_->enter_bottom_half = new_bottom_half([this] { impl_->enter_scheduled(); }, "enter scheduled coroutines");
   impl_->enter_state = impl_->enter_bottom_half->state_;
   ThreadState& thread = thread_state();

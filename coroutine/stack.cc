@@ -380,13 +380,6 @@ struct ThreadExit {
   }
 };
 
-void prepare_thread() {
-  cache.prepared = true;
-  install_stack_overflow_handler();
-  thread_local ThreadExit at_exit;
-  (void)at_exit;
-}
-
 /// Asks the processor for what acquire_stack() will hand out soon.
 void prefetch_first_lines(const Stack* stack) {
   for (size_t line = 0; line < kFirstLines; ++line) {
@@ -401,9 +394,17 @@ size_t stack_size_bytes() {
   return bytes;
 }
 
+COIMG_THREAD_LOCAL_ACCESSOR void prepare_thread_for_stacks() {
+  if (cache.prepared) return;
+  cache.prepared = true;
+  install_stack_overflow_handler();
+  thread_local ThreadExit at_exit;
+  (void)at_exit;
+}
+
 COIMG_THREAD_LOCAL_ACCESSOR Stack* acquire_stack() {
   if (cache.count == 0) [[unlikely]] {
-    if (!cache.prepared) prepare_thread();
+    if (!cache.prepared) prepare_thread_for_stacks();
     cache.count = StackPool::instance().take_batch(cache.free);
   }
   Stack* stack = cache.free[--cache.count];
@@ -414,13 +415,18 @@ COIMG_THREAD_LOCAL_ACCESSOR Stack* acquire_stack() {
 
 COIMG_THREAD_LOCAL_ACCESSOR void release_stack(Stack* stack) {
   if (!cache.prepared) [[unlikely]]
-    prepare_thread();  // made by another thread
+    prepare_thread_for_stacks();  // made by another thread
   poison(stack);
   cache.free[cache.count++] = stack;
   if (cache.count == kThreadCacheStacks) [[unlikely]]
     spill(kBatchStacks);
   if (cache.ended) [[unlikely]]
     spill(cache.count);
+}
+
+bool stack_guard_contains(const Stack* stack, const void* address) {
+  const auto* byte = static_cast<const char*>(address);
+  return byte >= stack->slab->mapping && byte < stack->slab->mapping + kStackGuardBytes;
 }
 
 bool stack_canary_intact(const Stack* stack) {

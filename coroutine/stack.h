@@ -51,6 +51,10 @@ Stack* acquire_stack();
 /// Gives a stack back that nothing runs on.
 void release_stack(Stack* stack);
 
+/// Whether `address` lies in the guard below a stack or, when that has none, in the one of its slab, which a recursion
+/// without end reaches through the neighbours. Signal-safe.
+bool stack_guard_contains(const Stack* stack, const void* address);
+
 /// Whether the canary below an unguarded stack is whole; always true for a guarded one.
 bool stack_canary_intact(const Stack* stack);
 
@@ -72,7 +76,11 @@ int64_t trim_stack_pool();
 /// For tests: past how many stacks to go without guards. Returns the previous limit.
 size_t set_max_guarded_stacks(size_t limit);
 
-/// Prepares the calling thread to report a stack overflow; done by the first acquire_stack() of each thread.
+/// Prepares the calling thread for running coroutines; does nothing the next time. A thread may run those that others
+/// made, so this is for each that gets a context, not only for those that acquire stacks.
+void prepare_thread_for_stacks();
+
+/// Prepares the calling thread to report a stack overflow: prepare_thread_for_stacks() does it.
 void install_stack_overflow_handler();
 /// Undoes the thread's part of it, at thread exit.
 void remove_stack_overflow_handler();

@@ -25,12 +25,9 @@ size_t signal_stack_bytes() {
 }
 
 void on_fault(int signal_number, siginfo_t* info, void*) {
-  const auto* address = static_cast<const char*>(info->si_addr);
-  if (const Coroutine* co = thread_state().current) {
-    const char* const low = Coroutine::Private::of(co).stack->low;
-    if (address < low && address >= low - kStackGuardBytes) {
-      fatal("stack overflow in coroutine '%s' (%zu KiB; see COIMG_STACK_KIB)", co->name(), stack_size_bytes() / 1024);
-    }
+  const Coroutine* co = thread_state().current;
+  if (co != nullptr && stack_guard_contains(Coroutine::Private::of(co).stack, info->si_addr)) {
+    fatal("stack overflow in coroutine '%s' (%zu KiB; see COIMG_STACK_KIB)", co->name(), stack_size_bytes() / 1024);
   }
   // Any other fault: whoever was responsible before gets it, as the instruction runs into it again.
   ::sigaction(signal_number, &previous_action, nullptr);

@@ -15,6 +15,7 @@
 #include "coroutine/compiler.h"
 #include "coroutine/coroutine.h"
 #include "coroutine/coroutine_private.h"
+#include "coroutine/main_loop.h"
 #include "tests/coroutine/loop.h"
 
 namespace coimg {
@@ -187,6 +188,41 @@ TEST(StackDeathTest, AnOverflowOnAnotherThreadNamesTheCoroutine) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_DEATH(
       std::thread([] { test::start([]() coroutine_fn { use_stack(size_t{64} * 1024 * 1024); }, "greedy"); }).join(),
+      "stack overflow in coroutine 'greedy'");
+}
+
+TEST(StackDeathTest, AnOverflowOnAThreadThatMakesNoCoroutinesNamesTheCoroutine) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        test::LoopThread other;
+        run_in_main_loop([&]() coroutine_fn {
+          AioContext::reschedule_self(other.context());
+          use_stack(size_t{64} * 1024 * 1024);
+        });
+      },
+      "stack overflow in coroutine 'main'");
+  EXPECT_DEATH(  // nor a context of its own
+      {
+        AioContext context;
+        context.co_schedule(Coroutine::create([]() coroutine_fn { use_stack(size_t{64} * 1024 * 1024); }, "greedy"));
+        std::thread([&] { context.poll(true); }).join();
+      },
+      "stack overflow in coroutine 'greedy'");
+}
+
+TEST(StackDeathTest, ARecursionWithoutEndOnAnUnguardedStackNamesTheCoroutine) {
+  if (COIMG_ASAN) GTEST_SKIP() << "AddressSanitizer sees the overflow first";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        const WithoutGuards without_guards;
+        std::vector<Coroutine*> several;
+        for (int i = 0; i < 3; ++i) {
+          several.push_back(Coroutine::create([]() coroutine_fn { use_stack(size_t{64} * 1024 * 1024); }, "greedy"));
+        }
+        several.back()->enter();
+      },
       "stack overflow in coroutine 'greedy'");
 }
 
