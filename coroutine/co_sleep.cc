@@ -7,6 +7,28 @@
 #include "coroutine/fatal.h"
 
 namespace coimg {
+namespace {
+
+/// `add` and `remove` say for which of the two directions.
+bool wait_for_fd(int fd, const Deadline& deadline, void (FdHandlers::*add)(int, FdHandlers::Callback),
+                 void (FdHandlers::*remove)(int)) coroutine_fn {
+  Coroutine* self = Coroutine::self();
+  FdHandlers& handlers = self->aio_context().impl().fd_handlers;
+  bool ready = false;
+  (handlers.*add)(fd, [self, fd, remove, &handlers, &ready] {
+    (handlers.*remove)(fd);
+    ready = true;
+    self->enter();
+  });
+  const bool in_time = yield_until(deadline, [fd, remove, &handlers] {
+    (handlers.*remove)(fd);
+    return true;
+  });
+  if (in_time && !ready) fatal("coroutine '%s' was entered while it waits for fd %d", self->name(), fd);
+  return in_time;
+}
+
+}  // namespace
 
 CoSleep::~CoSleep() {
   if (sleeper_ != nullptr) fatal("CoSleep destroyed while coroutine '%s' sleeps in it", sleeper_->name());
@@ -37,29 +59,11 @@ void co_sleep_ns(ClockType clock, int64_t ns) {
 }
 
 bool yield_until_fd_readable(int fd, const Deadline& deadline) {
-  Coroutine* self = Coroutine::self();
-  FdHandlers& handlers = self->aio_context().impl().fd_handlers;
-  handlers.add_readable(fd, [self, fd, &handlers] {
-    handlers.remove_readable(fd);
-    self->enter();
-  });
-  return yield_until(deadline, [fd, &handlers] {
-    handlers.remove_readable(fd);
-    return true;
-  });
+  return wait_for_fd(fd, deadline, &FdHandlers::add_readable, &FdHandlers::remove_readable);
 }
 
 bool yield_until_fd_writable(int fd, const Deadline& deadline) {
-  Coroutine* self = Coroutine::self();
-  FdHandlers& handlers = self->aio_context().impl().fd_handlers;
-  handlers.add_writable(fd, [self, fd, &handlers] {
-    handlers.remove_writable(fd);
-    self->enter();
-  });
-  return yield_until(deadline, [fd, &handlers] {
-    handlers.remove_writable(fd);
-    return true;
-  });
+  return wait_for_fd(fd, deadline, &FdHandlers::add_writable, &FdHandlers::remove_writable);
 }
 
 void yield_until_fd_readable(int fd) { static_cast<void>(yield_until_fd_readable(fd, Deadline::never())); }

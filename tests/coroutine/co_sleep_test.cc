@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -170,6 +171,22 @@ TEST(YieldUntilFdTest, ARegularFileIsAlwaysReady) {
   });
   test::run_until([&] { return ready; });
   ::close(fd);
+}
+
+TEST(YieldUntilFdDeathTest, EnteringOneThatWaitsNamesItAndTheFd) {
+  EventNotifier quiet;
+  using Wait = void (*)(int);
+  for (const bool writable : {false, true}) {
+    if (writable) ::eventfd_write(quiet.fd(), UINT64_MAX - 1);  // full
+    const Wait wait =
+        writable ? static_cast<Wait>(yield_until_fd_writable) : static_cast<Wait>(yield_until_fd_readable);
+    EXPECT_DEATH(
+        {
+          Coroutine* reader = start([&]() coroutine_fn { wait(quiet.fd()); }, "reader");
+          reader->enter();
+        },
+        "coroutine 'reader' was entered while it waits for fd ");
+  }
 }
 
 TEST(CoSleepDeathTest, DestroyingOneWithASleeperNamesIt) {
