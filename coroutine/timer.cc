@@ -122,11 +122,19 @@ void TimerHeap::erase(Timer* timer) {
   }
 }
 
+Timer* TimerHeap::find_due(size_t index, int64_t now_ns, uint64_t newest_sequence) const {
+  if (index >= heap_.size() || heap_[index]->deadline_ns_ > now_ns) return nullptr;
+  if (heap_[index]->sequence_ <= newest_sequence) return heap_[index];
+  // Armed since, for a time that has passed: those behind it have their turn all the same.
+  Timer* const left = find_due(2 * index + 1, now_ns, newest_sequence);
+  Timer* const right = find_due(2 * index + 2, now_ns, newest_sequence);
+  if (left == nullptr || right == nullptr) return left != nullptr ? left : right;
+  return before(right, left) ? right : left;
+}
+
 bool TimerHeap::fire_due(int64_t now_ns, uint64_t newest_sequence) {
   bool fired = false;
-  while (!heap_.empty()) {
-    Timer* timer = heap_.front();
-    if (timer->deadline_ns_ > now_ns || timer->sequence_ > newest_sequence) break;
+  while (Timer* const timer = find_due(0, now_ns, newest_sequence)) {
     timer->cancel();
     timer->fire();
     fired = true;

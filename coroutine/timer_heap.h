@@ -23,6 +23,8 @@ class TimerHeap {
 
  private:
   static bool before(const Timer* a, const Timer* b);
+  /// The first of those in the subtree at `index` that fire_due() has to fire, or null.
+  [[nodiscard]] Timer* find_due(size_t index, int64_t now_ns, uint64_t newest_sequence) const;
   void place(size_t index, Timer* timer);
   void sift_up(size_t index, Timer* timer);
   void sift_down(size_t index, Timer* timer);

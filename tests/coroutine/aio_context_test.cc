@@ -273,6 +273,27 @@ TEST(TimerTest, OneThatArmsItselfForNowFiresOnceAnIteration) {
   EXPECT_EQ(fired, 3);
 }
 
+TEST(TimerTest, ThoseThatAreAlwaysDueDoNotKeepOthersWaiting) {
+  std::vector<int> order;
+  std::vector<std::unique_ptr<Timer>> eager;
+  for (int i = 0; i < 3; ++i) {
+    eager.push_back(std::make_unique<Timer>(here(), ClockType::kVirtual, [&order, &eager, i] {
+      order.push_back(i);
+      eager[static_cast<size_t>(i)]->arm_at(-i);  // long ago
+    }));
+    eager.back()->arm_at(0);
+  }
+  Timer late(here(), ClockType::kVirtual, [&] { order.push_back(8); });
+  Timer later(here(), ClockType::kVirtual, [&] { order.push_back(9); });
+  later.arm_after(2);
+  late.arm_after(1);
+  here().advance_virtual_clock(2);
+  here().poll(true);
+  EXPECT_THAT(order, ElementsAre(0, 1, 2, 8, 9));
+  here().poll(true);
+  EXPECT_THAT(order, ElementsAre(0, 1, 2, 8, 9, 2, 1, 0));
+}
+
 TEST(TimerTest, MayDeleteItselfAndOthers) {
   auto token = std::make_shared<int>(1);
   int seen = 0;
