@@ -37,6 +37,9 @@ class CoGroup {
   [[nodiscard]] unsigned running() const { return running_; }
 
  private:
+  template <typename Outcome>
+  friend class CoTryGroup;
+
   unsigned running_ = 0;
   bool stopping_ = false;
   CoQueue ended_;
@@ -61,7 +64,7 @@ class CoTryGroup {
   }
   /// Waits until fewer than `limit` members are running, or one has failed. Returns false for the latter.
   [[nodiscard]] bool wait_below(unsigned limit) coroutine_fn {
-    group_.wait_below(limit);
+    while (first_.has_value() && group_.running_ >= limit) group_.ended_.wait();
     return first_.has_value();
   }
 

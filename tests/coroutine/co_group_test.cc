@@ -192,6 +192,31 @@ TEST(CoTryGroupTest, TheFirstErrorWinsAndTheRestAreToldToStop) {
   });
 }
 
+TEST(CoTryGroupTest, WaitBelowEndsWithTheFirstErrorThoughTheRestGoOn) {
+  run_in_main_loop([]() coroutine_fn {
+    CoTryGroup<Outcome> group;
+    bool stubborn = true;
+    for (int i = 0; i < 3; ++i) {
+      group.start([&]() coroutine_fn -> Outcome {
+        while (stubborn) test::pause();
+        return {};
+      });
+    }
+    group.start([]() coroutine_fn -> Outcome { return std::unexpected("disk full"); });
+    CoGroup watch;
+    watch.start([&]() coroutine_fn {
+      for (int i = 0; i < 100; ++i) test::pause();
+      stubborn = false;
+    });
+    EXPECT_FALSE(group.wait_below(2));
+    EXPECT_TRUE(stubborn) << "it waited for the others";
+    EXPECT_EQ(group.running(), 3U);
+    EXPECT_FALSE(group.wait_below(1)) << "and so does each later one";
+    EXPECT_FALSE(group.wait_all().has_value());
+    watch.wait_all();
+  });
+}
+
 TEST(CoGroupDeathTest, DestroyingOneWithMembersAborts) {
   EXPECT_DEATH(
       {
