@@ -38,8 +38,10 @@ class CO_CAPABILITY("CoMutex") CoMutex {
   [[nodiscard]] bool try_lock_until(const Deadline& deadline) coroutine_fn CO_TRY_ACQUIRE(true);
 
   void unlock() coroutine_fn CO_RELEASE() CO_NO_THREAD_SAFETY_ANALYSIS {
-    uintptr_t expected = word_of(Coroutine::self_or_null());
-    if (!word_.compare_exchange_strong(expected, 0, std::memory_order_release, std::memory_order_relaxed)) [[unlikely]]
+    const Coroutine* const self = Coroutine::self_or_null();
+    uintptr_t expected = word_of(self);
+    if (self == nullptr ||  // or a free one would look like the caller's
+        !word_.compare_exchange_strong(expected, 0, std::memory_order_release, std::memory_order_relaxed)) [[unlikely]]
       unlock_slow();
   }
 

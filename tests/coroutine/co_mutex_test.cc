@@ -179,6 +179,14 @@ TEST(CoMutexDeathTest, UnlockingWhatAnotherHoldsNamesBoth) {
       "'thief' unlocks a CoMutex that is held by 'owner'");
 }
 
+TEST(CoMutexDeathTest, UnlockingAFreeOneAborts) {
+  CoMutex mutex;
+  void (CoMutex::*unlock)() = &CoMutex::unlock;  // hides it from the static check
+  EXPECT_DEATH((mutex.*unlock)(), "'code outside of coroutines' unlocks a CoMutex that is held by 'nobody'");
+  EXPECT_DEATH(start([&]() coroutine_fn { (mutex.*unlock)(); }, "careless"),
+               "'careless' unlocks a CoMutex that is held by 'nobody'");
+}
+
 TEST(CoMutexDeathTest, DestroyingAHeldOneNamesTheHolder) {
   EXPECT_DEATH(
       {
