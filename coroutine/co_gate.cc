@@ -15,8 +15,13 @@ bool CoGate::try_enter() {
   return true;
 }
 
-void CoGate::enter() {
-  while (!try_enter()) waiting_.wait();
+void CoGate::enter() { static_cast<void>(try_enter_until(Deadline::never())); }
+
+bool CoGate::try_enter_until(const Deadline& deadline) {
+  while (!try_enter()) {
+    if (!waiting_.wait_until(deadline)) return false;
+  }
+  return true;
 }
 
 void CoGate::leave() {
@@ -24,10 +29,19 @@ void CoGate::leave() {
   if (--inside_ == 0) left_.restart_all();
 }
 
-void CoGate::drain() {
-  while (closed_) waiting_.wait();  // one drains at a time
+void CoGate::drain() { static_cast<void>(try_drain_until(Deadline::never())); }
+
+bool CoGate::try_drain_until(const Deadline& deadline) {
+  while (closed_) {  // one drains at a time
+    if (!waiting_.wait_until(deadline)) return false;
+  }
   closed_ = true;
-  while (inside_ != 0) left_.wait();
+  while (inside_ != 0) {
+    if (left_.wait_until(deadline)) continue;
+    open();
+    return false;
+  }
+  return true;
 }
 
 void CoGate::open() {

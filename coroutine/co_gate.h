@@ -3,6 +3,7 @@
 
 #include "coroutine/annotations.h"
 #include "coroutine/co_queue.h"
+#include "coroutine/deadline.h"
 
 namespace coimg {
 
@@ -20,10 +21,14 @@ class CoGate {
   [[nodiscard]] bool try_enter();
   /// Goes in, waiting while the gate is closed.
   void enter() coroutine_fn;
+  /// The same until the deadline. Returns whether the caller is inside.
+  [[nodiscard]] bool try_enter_until(const Deadline& deadline) coroutine_fn;
   void leave() coroutine_mixed_fn;
 
   /// Closes the gate and waits until all have left. A coroutine that is inside itself would wait for ever.
   void drain() coroutine_fn;
+  /// The same until the deadline. Returns whether all have left; if not, the gate is as open as before.
+  [[nodiscard]] bool try_drain_until(const Deadline& deadline) coroutine_fn;
   /// Lets users in again, those first that wait in enter().
   void open() coroutine_mixed_fn;
 

@@ -28,9 +28,14 @@ void CoGroup::start(std::function<void()> body, const char* name) {
 
 void CoGroup::wait_all() { wait_below(1); }
 
-void CoGroup::wait_below(unsigned limit) {
+void CoGroup::wait_below(unsigned limit) { static_cast<void>(wait_below_until(limit, Deadline::never())); }
+
+bool CoGroup::wait_below_until(unsigned limit, const Deadline& deadline) {
   assert(limit > 0 && "fewer than none never happens");
-  while (running_ >= limit) ended_.wait();
+  while (running_ >= limit) {
+    if (!ended_.wait_until(deadline)) return false;
+  }
+  return true;
 }
 
 void CoGroup::stop() {

@@ -27,6 +27,9 @@ class CoGroup {
   void wait_all() coroutine_fn;
   /// Waits until fewer than `limit` members are running.
   void wait_below(unsigned limit) coroutine_fn;
+  /// The same until the deadline. Return whether it has come to that; the members go on in any case.
+  [[nodiscard]] bool wait_all_until(const Deadline& deadline) coroutine_fn { return wait_below_until(1, deadline); }
+  [[nodiscard]] bool wait_below_until(unsigned limit, const Deadline& deadline) coroutine_fn;
 
   /// Asks the members to stop.
   void stop() coroutine_mixed_fn;
@@ -62,6 +65,9 @@ class CoTryGroup {
     group_.wait_all();
     return std::move(first_);
   }
+  /// Waits until all members have ended, or until the deadline. Returns whether they have: then wait_all() has the
+  /// first error at once.
+  [[nodiscard]] bool wait_all_until(const Deadline& deadline) coroutine_fn { return group_.wait_all_until(deadline); }
   /// Waits until fewer than `limit` members are running, or one has failed. Returns false for the latter.
   [[nodiscard]] bool wait_below(unsigned limit) coroutine_fn {
     while (first_.has_value() && group_.running_ >= limit) group_.ended_.wait();

@@ -27,6 +27,7 @@ class CO_CAPABILITY("CoRwlock") CoRwlock {
   [[nodiscard]] bool try_rdlock_until(const Deadline& deadline) coroutine_fn CO_TRY_ACQUIRE_SHARED(true);
   [[nodiscard]] bool try_wrlock_until(const Deadline& deadline) coroutine_fn CO_TRY_ACQUIRE(true);
   /// Turns a read lock into the write lock. Others may have written in between: check again what was read.
+  /// There is no form with a deadline, as the read lock is not kept meanwhile: unlock() and try_wrlock_until() instead.
   void upgrade() coroutine_fn CO_RELEASE_SHARED() CO_ACQUIRE();
   /// Turns the write lock into a read lock without letting a writer in between; never blocks, wakes waiting readers.
   void downgrade() coroutine_fn CO_RELEASE() CO_ACQUIRE_SHARED();

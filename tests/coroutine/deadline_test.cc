@@ -6,9 +6,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <expected>
 #include <limits>
 #include <vector>
 
+#include "coroutine/co_gate.h"
+#include "coroutine/co_group.h"
 #include "coroutine/co_mutex.h"
 #include "coroutine/co_queue.h"
 #include "coroutine/co_rwlock.h"
@@ -142,6 +145,62 @@ TEST(DeadlineTest, ReadersBehindAWriterThatGaveUpComeIn) {
   EXPECT_THAT(order, testing::UnorderedElementsAre(1, 2));
   holder->enter();
   pass_ns(50);
+}
+
+TEST(DeadlineTest, AGateThatIsNotDrainedInTimeIsOpenAgain) {
+  CoGate gate;
+  std::vector<int> order;
+  Coroutine* user = start([&]() coroutine_fn {
+    const CoGateGuard guard(gate);
+    Coroutine::yield();
+  });
+  start([&]() coroutine_fn { order.push_back(gate.try_drain_until(in_ns(10)) ? 1 : -1); });
+  start([&]() coroutine_fn { order.push_back(gate.try_drain_until(in_ns(5)) ? 2 : -2); });  // waits for its turn
+  start([&]() coroutine_fn { order.push_back(gate.try_enter_until(in_ns(8)) ? 3 : -3); });
+  start([&]() coroutine_fn {
+    order.push_back(gate.try_enter_until(in_ns(50)) ? 4 : -4);
+    gate.leave();
+  });
+  EXPECT_TRUE(gate.closed());
+  pass_ns(8);
+  EXPECT_THAT(order, ElementsAre(-2, -3));
+  pass_ns(2);
+  EXPECT_THAT(order, ElementsAre(-2, -3, -1, 4));
+  EXPECT_FALSE(gate.closed());
+  start([&]() coroutine_fn {
+    order.push_back(gate.try_drain_until(in_ns(100)) ? 5 : -5);
+    gate.open();
+  });
+  user->enter();
+  run_due();
+  EXPECT_THAT(order, ElementsAre(-2, -3, -1, 4, 5));
+  pass_ns(100);
+}
+
+TEST(DeadlineTest, AGroupIsNotWaitedForLongerAndGoesOn) {
+  CoGroup group;
+  CoTryGroup<std::expected<void, int>> try_group;
+  std::vector<bool> results;
+  for (const int ns : {20, 40}) {
+    group.start([ns]() coroutine_fn { co_sleep_ns(ClockType::kVirtual, ns); });
+    try_group.start([ns]() coroutine_fn -> std::expected<void, int> {
+      co_sleep_ns(ClockType::kVirtual, ns);
+      return {};
+    });
+  }
+  start([&]() coroutine_fn {
+    results.push_back(group.wait_below_until(2, in_ns(10)));
+    results.push_back(group.wait_below_until(2, in_ns(20)));
+    results.push_back(group.wait_all_until(in_ns(5)));
+    results.push_back(try_group.wait_all_until(in_ns(1)));
+    results.push_back(try_group.wait_all_until(in_ns(50)));
+    results.push_back(group.wait_all_until(in_ns(0)));
+    results.push_back(try_group.wait_all().has_value());
+  });
+  run_due();
+  for (int i = 0; i < 40; ++i) pass_ns(1);
+  EXPECT_THAT(results, ElementsAre(false, true, false, false, true, true, true));
+  EXPECT_EQ(group.running(), 0U);
 }
 
 TEST(DeadlineTest, AnFdIsNotWaitedForLongerAndCanBeWaitedForAgain) {
