@@ -40,8 +40,9 @@ void destroy(Coroutine::Private& co) {
   release_stack(stack);
 }
 
-[[noreturn]] void refuse_enter(const Coroutine::Private& co, const char* scheduled_by) {
-  switch (co.state_.load(std::memory_order_relaxed)) {
+[[noreturn]] void refuse_enter(const Coroutine::Private& co, Coroutine::Private::State state,
+                               const char* scheduled_by) {
+  switch (state) {
     case Coroutine::Private::State::kEnded:
       fatal("'%s' cannot enter coroutine '%s': it has ended", running_name(), co.name);
     case Coroutine::Private::State::kEntered:
@@ -60,23 +61,36 @@ void check_canary(const Coroutine::Private& co) {
   }
 }
 
+/// Marks `co` as entered, unless it is. Returns what it was. See Coroutine::enter() for why there are two ways.
+[[gnu::always_inline]] inline Coroutine::Private::State claim_for_enter(Coroutine::Private& co) {
+  using State = Coroutine::Private::State;
+  State state = State::kSuspended;
+#ifdef NDEBUG
+  state = co.state_.load(std::memory_order_relaxed);
+  if (state == State::kSuspended) [[likely]]
+    co.state_.store(State::kEntered, std::memory_order_relaxed);
+#else
+  co.state_.compare_exchange_strong(state, State::kEntered, std::memory_order_acquire, std::memory_order_relaxed);
+#endif
+  return state;
+}
+
 /// Runs `co` once, until it yields or ends. Returns whether it has ended.
 [[gnu::always_inline]] inline bool run(Coroutine::Private& co, ThreadState& thread) {
-  const char* scheduled_by = co.scheduled_by.load(std::memory_order_relaxed);
-  if (co.state_.load(std::memory_order_relaxed) != Coroutine::Private::State::kSuspended || scheduled_by != nullptr)
-      [[unlikely]] {
-    refuse_enter(co, scheduled_by);
-  }
+  const char* const scheduled_by = co.scheduled_by.load(std::memory_order_relaxed);
+  const auto state = claim_for_enter(co);
+  if (state != Coroutine::Private::State::kSuspended || scheduled_by != nullptr) [[unlikely]]
+    refuse_enter(co, state, scheduled_by);
   trace("enter", &co);
   Coroutine* const caller = thread.current;
   co.caller = caller;
-  co.state_.store(Coroutine::Private::State::kEntered, std::memory_order_relaxed);
   co.context.store(thread.context, std::memory_order_relaxed);
   thread.current = &co;
   const bool ended = fiber_enter(co.fiber_, &co);
   thread.current = caller;
   if (co.unguarded) [[unlikely]]
     check_canary(co);
+  if (!ended) co.state_.store(Coroutine::Private::State::kSuspended, std::memory_order_release);
   return ended;
 }
 

@@ -174,6 +174,7 @@ TEST(YieldUntilFdTest, ARegularFileIsAlwaysReady) {
 }
 
 TEST(YieldUntilFdDeathTest, EnteringOneThatWaitsNamesItAndTheFd) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // a forked one would share the epoll instance
   EventNotifier quiet;
   using Wait = void (*)(int);
   for (const bool writable : {false, true}) {

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "coroutine/aio_context.h"
@@ -257,6 +258,28 @@ TEST(CoroutineDeathTest, EnteringOneThatIsEnteredNamesBothSides) {
                    "outer"),
                "'inner' cannot enter coroutine 'outer': coroutine 'outer' was already entered by 'code outside");
 }
+
+// Where assertions are off, two threads may come through, see Coroutine::enter().
+#ifndef NDEBUG
+TEST(CoroutineDeathTest, TwoThreadsThatEnterOneAtTheSameTimeAbort) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        Coroutine* co = Coroutine::create(
+            []() coroutine_fn {
+              for (;;) Coroutine::yield();
+            },
+            "shared");
+        const auto enter = [co] {
+          for (int i = 0; i < 10'000'000; ++i) co->enter();
+        };
+        std::thread other(enter);
+        enter();
+        other.join();
+      },
+      "cannot enter coroutine 'shared': coroutine 'shared' was already entered by");
+}
+#endif
 
 TEST(CoroutineDeathTest, EnteringOneThatIsScheduledNamesWhoScheduledIt) {
   EXPECT_DEATH(
