@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <atomic>
 #include <chrono>
@@ -201,6 +202,20 @@ TEST(CoMutexDeathTest, DestroyingAHeldOneNamesTheHolder) {
       "CoMutex destroyed while coroutine 'owner' holds it");
 }
 
+/// Keeps the calling thread on the nth of the processors that it may use: the kernel may leave two threads that yield
+/// to each other on one.
+void stay_on_processor(int nth) {
+  cpu_set_t allowed;
+  ASSERT_EQ(::sched_getaffinity(0, sizeof allowed, &allowed), 0);
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &allowed) || nth-- != 0) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    ::sched_setaffinity(0, sizeof one, &one);
+  }
+}
+
 /// One thread holds a mutex and keeps running while another, which waited for that, locks it. Many times, with the
 /// holder letting go sooner or later.
 [[noreturn]] void lock_while_the_holder_runs() {
@@ -208,20 +223,26 @@ TEST(CoMutexDeathTest, DestroyingAHeldOneNamesTheHolder) {
   CoMutex mutex;
   std::atomic<int> round_held{0};
   std::atomic<int> round_wanted{0};
+  std::atomic<int> round_ended{0};
   std::atomic<bool> ended{false};
   std::thread other([&] {
+    stay_on_processor(1);
     start([&]() coroutine_fn {
       for (int round = 1; round <= kRounds; ++round) {
         while (round_held < round) std::this_thread::yield();
         round_wanted = round;
-        const CoMutexGuard guard(mutex);
+        mutex.lock();
+        mutex.unlock();
+        round_ended = round;
       }
       ended = true;
     });
     while (!ended) AioContext::current().poll(true);
   });
+  stay_on_processor(0);  // from now on: the other has inherited the whole set
   start([&]() coroutine_fn {
     for (int round = 1; round <= kRounds; ++round) {
+      while (round_ended < round - 1) std::this_thread::yield();  // or it waits for the mutex of this round
       const CoMutexGuard guard(mutex);
       round_held = round;
       while (round_wanted < round) std::this_thread::yield();
