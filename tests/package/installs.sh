@@ -28,6 +28,7 @@ for file in usr/bin/coimg usr/share/man/man1/coimg.1 usr/share/bash-completion/c
   usr/share/zsh/vendor-completions/_coimg usr/share/fish/vendor_completions.d/coimg.fish; do
   [ -s "root/$file" ] || { echo "missing: /$file"; failed=1; }
 done
+if [ -e root/usr/include ] || [ -e root/usr/lib ]; then echo "the package holds the runtime as a library"; failed=1; fi
 root/usr/bin/coimg create -q -f qcow2 image.qcow2 1M
 root/usr/bin/coimg check -q image.qcow2
 grep -q '^\.SH DIFFERENCES' root/usr/share/man/man1/coimg.1 || { echo "not the manual page"; failed=1; }

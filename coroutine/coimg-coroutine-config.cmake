@@ -1,0 +1,18 @@
+# find_package(coimg-coroutine) gives the target coimg::coroutine.
+include(CMakeFindDependencyMacro)
+find_dependency(Threads)
+find_dependency(PkgConfig)
+pkg_check_modules(URING QUIET IMPORTED_TARGET liburing)
+find_library(BOOST_CONTEXT_LIBRARY boost_context)
+find_path(BOOST_CONTEXT_INCLUDE_DIR boost/context/detail/fcontext.hpp)
+if(NOT URING_FOUND OR NOT BOOST_CONTEXT_LIBRARY OR NOT BOOST_CONTEXT_INCLUDE_DIR)
+  set(${CMAKE_FIND_PACKAGE_NAME}_FOUND FALSE)
+  set(${CMAKE_FIND_PACKAGE_NAME}_NOT_FOUND_MESSAGE "it needs liburing and Boost.Context, with their headers")
+  return()
+endif()
+if(NOT TARGET coimg::boost_context)
+  add_library(coimg::boost_context UNKNOWN IMPORTED)
+  set_target_properties(coimg::boost_context PROPERTIES IMPORTED_LOCATION "${BOOST_CONTEXT_LIBRARY}"
+    INTERFACE_INCLUDE_DIRECTORIES "${BOOST_CONTEXT_INCLUDE_DIR}")
+endif()
+include(${CMAKE_CURRENT_LIST_DIR}/coimg-coroutine-targets.cmake)
