@@ -9,6 +9,8 @@
 //     auto job = [&]() coroutine_fn -> int { ... };
 #pragma once
 
+#include "coroutine/compiler.h"
+
 #if defined(__clang__)
 #define COIMG_TSA(x) __attribute__((x))
 #else

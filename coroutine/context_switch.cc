@@ -1,5 +1,7 @@
 #include "coroutine/context_switch.h"
 
+const char COIMG_RUNTIME_BUILD = 1;
+
 namespace coimg {
 
 void fiber_init(Fiber& fiber, Stack* stack, void* top, void (*main)(boost::context::detail::transfer_t)) {

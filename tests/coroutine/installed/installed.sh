@@ -32,3 +32,13 @@ if configure refused -DWANTED_VERSION=99.0 >log 2>&1; then
   echo "any version will do"
   exit 1
 fi
+
+# A sanitizer in the program and none in the runtime: the linker says so, or there would be false alarms.
+for sanitizer in address:asan thread:tsan; do
+  quietly configure "${sanitizer#*:}" -DCMAKE_CXX_FLAGS="-fsanitize=${sanitizer%:*}"
+  if cmake --build "${sanitizer#*:}" --target letters >log 2>&1; then
+    echo "a program with -fsanitize=${sanitizer%:*} was linked"
+    exit 1
+  fi
+  grep -q "undefined.*coimg_runtime_built_with_${sanitizer#*:}" log || { cat log; exit 1; }
+done
