@@ -1,4 +1,5 @@
-// What the coroutine runtime's basic operations cost, next to what others offer for the same.
+// What the coroutine runtime's basic operations cost, next to what others offer for the same: switches and lives here,
+// locks_bench.cc and loop_bench.cc for the rest.
 //
 // Read the ratios of one run, not the figures of several. `./dev bench runtime` builds and runs this.
 #include <benchmark/benchmark.h>
@@ -15,18 +16,14 @@
 #include <thread>
 #include <vector>
 
-#include "coroutine/aio_context.h"
-#include "coroutine/co_mutex.h"
-#include "coroutine/co_queue.h"
 #include "coroutine/coroutine.h"
 #include "coroutine/stack.h"
+#include "tests/bench/runtime/bench.h"
 
 namespace coimg {
 namespace {
 
 constexpr size_t kPeerStackBytes = 64 * 1024;
-
-void per_item(benchmark::State& state, int64_t items) { state.SetItemsProcessed(state.iterations() * items); }
 
 // ---- the base line ----
 
@@ -242,147 +239,6 @@ void life_beside(benchmark::State& state) {
   for (Coroutine* co : all) co->enter();
 }
 BENCHMARK(life_beside)->Arg(1)->Arg(1000)->Arg(100'000);
-
-// ---- locks ----
-
-void mutex_uncontended(benchmark::State& state) {
-  CoMutex mutex;
-  Coroutine::create([&]() coroutine_fn {
-    for (auto _ : state) {
-      const CoMutexGuard guard(mutex);
-      benchmark::ClobberMemory();
-    }
-  })->enter();
-}
-BENCHMARK(mutex_uncontended);
-
-/// A thread that runs an event loop.
-class LoopThread {
- public:
-  LoopThread() {
-    thread_ = std::thread([this] {
-      AioContext& context = AioContext::current();
-      context_ = &context;
-      context_.notify_one();
-      while (!stop_) context.poll(true);
-    });
-    context_.wait(nullptr);
-  }
-  ~LoopThread() {
-    context().schedule_oneshot([this] { stop_ = true; });
-    thread_.join();
-  }
-  LoopThread(const LoopThread&) = delete;
-  LoopThread& operator=(const LoopThread&) = delete;
-
-  AioContext& context() { return *context_.load(); }
-
- private:
-  std::atomic<AioContext*> context_{nullptr};
-  bool stop_ = false;  // of that thread
-  std::thread thread_;
-};
-
-/// Gives a CoMutex to whoever waits for it, in the other thread, and waits for it again. Each round is two hand-overs,
-/// as in pair_threads. The argument is how many nanoseconds the loops may poll before they sleep.
-void mutex_hand_over(benchmark::State& state) {
-  AioContext& home = AioContext::current();
-  LoopThread thread;
-  const int64_t poll_ns = state.range(0);
-  home.set_max_poll_ns(poll_ns);
-  thread.context().schedule_oneshot([poll_ns] { AioContext::current().set_max_poll_ns(poll_ns); });
-  CoMutex mutex;
-  bool turn = false;  // guarded by the mutex
-  bool stop = false;
-  std::atomic<int> ended{0};
-  CoQueue changed;
-  thread.context().co_schedule(Coroutine::create([&]() coroutine_fn {
-    {
-      const CoMutexGuard guard(mutex);
-      while (!stop) {
-        while (!turn) changed.wait(mutex);
-        turn = false;
-        changed.next();
-      }
-    }
-    ++ended;
-    home.notify();
-  }));
-  Coroutine::create([&]() coroutine_fn {
-    {
-      const CoMutexGuard guard(mutex);
-      for (auto _ : state) {
-        turn = true;
-        changed.next();
-        while (turn) changed.wait(mutex);
-      }
-      stop = turn = true;
-      changed.next();
-    }
-    ++ended;
-  })->enter();
-  while (ended != 2) home.poll(true);
-  home.set_max_poll_ns(0);
-}
-BENCHMARK(mutex_hand_over)->Arg(0)->Arg(50'000)->UseRealTime();
-
-// ---- the event loop: operations a second, and how they grow ----
-
-void bottom_half_schedule_and_run(benchmark::State& state) {
-  AioContext& context = AioContext::current();
-  int64_t runs = 0;
-  std::vector<std::unique_ptr<BottomHalf>> halves(static_cast<size_t>(state.range(0)));
-  for (auto& half : halves) half = context.new_bottom_half([&runs] { ++runs; });
-  for (auto _ : state) {
-    for (auto& half : halves) half->schedule();
-    context.poll(false);
-  }
-  per_item(state, state.range(0));
-}
-BENCHMARK(bottom_half_schedule_and_run)->RangeMultiplier(10)->Range(1, 1'000'000);
-
-/// Arms so many timers, then lets them all fire.
-void timer_add_and_fire(benchmark::State& state) {
-  AioContext& context = AioContext::current();
-  int64_t fired = 0;
-  std::vector<std::unique_ptr<Timer>> timers(static_cast<size_t>(state.range(0)));
-  for (auto& timer : timers) timer = std::make_unique<Timer>(context, ClockType::kVirtual, [&fired] { ++fired; });
-  uint64_t random = 1;
-  for (auto _ : state) {
-    for (auto& timer : timers) {
-      random = random * 6364136223846793005 + 1442695040888963407;
-      timer->arm_after(1 + static_cast<int64_t>(random >> 44));
-    }
-    context.advance_virtual_clock(1 << 20);
-    context.poll(false);
-  }
-  per_item(state, state.range(0));
-}
-BENCHMARK(timer_add_and_fire)->RangeMultiplier(10)->Range(1, 1'000'000);
-
-/// Whether there is memory for so many stacks, of which each takes two pages.
-bool fits_in_memory(int64_t stacks) { return stacks * 2 < ::sysconf(_SC_AVPHYS_PAGES) * 3 / 4; }
-
-/// So many coroutines go to another thread and back: two co_schedule() each.
-void co_schedule_there_and_back(benchmark::State& state) {
-  const int64_t count = state.range(0);
-  if (!fits_in_memory(count)) return state.SkipWithError("not enough memory");
-  AioContext& home = AioContext::current();
-  LoopThread there;
-  for (auto _ : state) {
-    int64_t back = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      Coroutine::create([&]() coroutine_fn {
-        AioContext::reschedule_self(there.context());
-        AioContext::reschedule_self(home);
-        ++back;
-      })->enter();
-    }
-    while (back != count) home.poll(true);
-  }
-  per_item(state, 2 * count);
-}
-BENCHMARK(co_schedule_there_and_back)->RangeMultiplier(10)->Range(1, 1'000'000)->UseRealTime();
 
 }  // namespace
 }  // namespace coimg
