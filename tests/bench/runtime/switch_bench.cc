@@ -27,7 +27,7 @@ constexpr size_t kPeerStackBytes = 64 * 1024;
 
 // ---- the base line ----
 
-[[gnu::noipa]] void nothing() {}
+[[gnu::noinline]] void nothing() { asm volatile(""); }
 
 void function_call(benchmark::State& state) {
   for (auto _ : state) nothing();
