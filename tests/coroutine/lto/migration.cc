@@ -22,11 +22,13 @@
 namespace coimg {
 namespace {
 
-constexpr int kThreads = 3;          ///< besides the main one
-constexpr int kCoroutines = 2000;    ///< many at once, so that a loop that wakes up finds many to enter
-constexpr int kMovesOfEach = 2'500;  ///< 5 million in all
+constexpr bool kSanitized = COIMG_ASAN || COIMG_TSAN;  // which are slow, and see other things than the optimiser does
+constexpr int kThreads = 3;                            ///< besides the main one
+/// Many at once, so that a loop that wakes up finds many to enter.
+constexpr int kCoroutines = kSanitized ? 100 : 2000;
+constexpr int kMovesOfEach = kSanitized ? 200 : 2'500;  ///< 5 million in all
 constexpr int kMovesPerJob = 500;
-constexpr int64_t kPollNs = 50'000;
+constexpr int64_t kPollNs = 50'000;  ///< the loops poll for so long, as sleeping would take most of the time
 
 void expect(bool condition, const char* words) {
   if (condition) return;
