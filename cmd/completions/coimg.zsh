@@ -2,6 +2,7 @@
 
 local -a commands formats caches
 commands=(
+  'amend:change creation options'
   'bitmap:manage dirty bitmaps'
   'check:verify the metadata of an image, and repair it'
   'commit:move what an overlay holds into its backing file'
@@ -35,6 +36,7 @@ case $state in
       dd) _arguments $common '-O[output format]:format:($formats)' '-U[no locks]' '*:operand:(if= of= bs= count= skip=)' ;;
       info) _arguments $common '-U[no locks]' '--output=[form]:form:(human json)' '--backing-chain[all images of the chain]' '*:image:_files' ;;
       measure) _arguments $common '-O[format of the new image]:format:($formats)' '-o[options]:options:' '--size[size of an empty disk]:size:' '-l[snapshot]:snapshot:' '--output=[form]:form:(human json)' '-U[no locks]' '*:image:_files' ;;
+      amend) _arguments $common '-o[what to change]:options:' '-t[cache mode]:mode:($caches)' '-p[progress]' '-q[quiet]' '--force[allow changes that may lock you out]' '*:image:_files' ;;
       rebase) _arguments $common '-b[new backing file]:file:_files' '-F[its format]:format:($formats)' '-u[only store the name]' '-t[cache mode]:mode:($caches)' '-T[cache mode of the backing files]:mode:($caches)' '-p[progress]' '-q[quiet]' '-U[no locks on the new backing file]' '*:image:_files' ;;
       resize) _arguments $common '--preallocation=[new space]:mode:(off metadata falloc full)' '-q[quiet]' '--shrink[allow it to become smaller]' '*:image:_files' ;;
       snapshot) _arguments '-l[list]' '-a[apply]:snapshot:' '-c[take]:name:' '-d[delete]:name:' '-q[quiet]' '-U[no locks]' '--image-opts[the operand is an option list]' '*:image:_files' ;;
