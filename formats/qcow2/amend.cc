@@ -19,8 +19,8 @@ namespace {
 /// What the options ask for, checked against what the image is.
 struct Amendment {
   uint32_t version = 3;
-  std::optional<bool> lazy_refcounts;
-  std::optional<std::string> data_file;
+  std::optional<bool> lazy_refcounts = {};
+  std::optional<std::string> data_file = {};
   bool raw_data_file_off = false;
   uint64_t size = 0;  ///< 0: as it is
 };

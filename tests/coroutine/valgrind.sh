@@ -9,5 +9,5 @@ output=$(valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kind
   { echo "$output"; exit 1; }
 echo "$output"
 # What Valgrind itself has to say begins with ==PID==.
-! grep -q '^==' <<<"$output"
+if grep -q '^==' <<<"$output"; then exit 1; fi
 grep -q 'PASSED' <<<"$output"
