@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <thread>
@@ -263,21 +265,28 @@ TEST(CoroutineDeathTest, EnteringOneThatIsEnteredNamesBothSides) {
 #ifndef NDEBUG
 TEST(CoroutineDeathTest, TwoThreadsThatEnterOneAtTheSameTimeAbort) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
-  EXPECT_DEATH(
-      {
-        Coroutine* co = Coroutine::create(
-            []() coroutine_fn {
-              for (;;) Coroutine::yield();
-            },
-            "shared");
-        const auto enter = [co] {
-          for (int i = 0; i < 10'000'000; ++i) co->enter();
-        };
-        std::thread other(enter);
-        enter();
-        other.join();
-      },
-      "cannot enter coroutine 'shared': coroutine 'shared' was already entered by");
+  for (int race = 0; race < 20; ++race) {
+    EXPECT_DEATH(
+        {
+          std::atomic<int> at_the_start{0};
+          std::atomic<int> inside{0};
+          Coroutine* co = Coroutine::create(
+              [&]() coroutine_fn {
+                if (++inside == 2) std::_Exit(0);
+                while (inside != 3) continue;  // for ever: whoever is second must be refused
+              },
+              "shared");
+          const auto enter = [&] {
+            AioContext::current();
+            ++at_the_start;
+            while (at_the_start != 2) continue;
+            co->enter();
+          };
+          std::thread other(enter);
+          enter();
+        },
+        "cannot enter coroutine 'shared': coroutine 'shared' was already entered by");
+  }
 }
 #endif
 
