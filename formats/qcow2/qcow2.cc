@@ -60,12 +60,9 @@ Result<Header> load_header(BlockNode& file, const OpenFlags& flags, const DataFi
 
 std::string_view crypt_method_name(CryptMethod method) { return method == CryptMethod::kLuks ? "luks" : "aes"; }
 
-/// Refuses, by name, features of the format that this program does not have; looking at metadata is possible.
+/// Refuses, by name, what this program does not have; looking at metadata is possible.
 Result<void> check_supported(const Header& header, const OpenFlags& flags) {
   if (flags.no_io) return {};
-  std::string missing;
-  auto refuse = [&missing](std::string_view name) { missing.append(missing.empty() ? "" : ", ").append(name); };
-  if (!missing.empty()) return Error(ENOTSUP, "Unsupported qcow2 feature(s): " + missing);
   if (header.crypt_method != CryptMethod::kNone) {
     return Error(ENOTSUP, fmt::format("encryption method {} is not supported", crypt_method_name(header.crypt_method)));
   }

@@ -53,7 +53,9 @@ class ModelledImage {
     ASSERT_EQ(seen.size(), content_.size());
     const auto at = std::ranges::mismatch(seen, content_).in1 - seen.begin();
     ASSERT_EQ(static_cast<size_t>(at), seen.size()) << "the first difference";
-    if (kind_.data_file == DataFile::kRaw) ASSERT_EQ(data_disk_->bytes, content_) << "the data file is no raw image";
+    if (kind_.data_file == DataFile::kRaw) {
+      ASSERT_EQ(data_disk_->bytes, content_) << "the data file is no raw image";
+    }
   }
   void expect_sound_when_closed() coroutine_fn {
     close();
