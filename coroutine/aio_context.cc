@@ -151,7 +151,8 @@ int64_t AioContext::Impl::sleep_ns() {
   }
   for (const ClockType clock : {ClockType::kRealtime, ClockType::kMonotonic, ClockType::kVirtual}) {
     if (timers(clock).empty()) continue;
-    const int64_t left = std::max<int64_t>(timers(clock).first_deadline_ns() - now_ns(clock), 0);
+    const int64_t deadline = timers(clock).first_deadline_ns(), now = now_ns(clock);
+    const int64_t left = deadline > now ? deadline - now : 0;
     if (clock == ClockType::kVirtual && left > 0) continue;  // that time passes only when the program says so
     ns = sooner(ns, clock == ClockType::kRealtime ? std::min(left, kRealtimeCheckNs) : left);
   }

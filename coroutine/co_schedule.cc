@@ -1,6 +1,7 @@
 // How coroutines get from where they were woken to the thread that enters them.
 #include "coroutine/aio_context_impl.h"
 #include "coroutine/coroutine_private.h"
+#include "coroutine/fatal.h"
 
 namespace coimg {
 namespace {
@@ -54,8 +55,15 @@ void AioContext::reschedule_self(AioContext& target) {
   if (&here == &target) return;
   // Not before this coroutine has yielded, or the other thread could enter a coroutine that still runs here.
   Coroutine* self = Coroutine::self();
-  here.schedule_oneshot([self, &target] { target.co_schedule(self); }, "reschedule coroutine");
+  bool sent = false;
+  here.schedule_oneshot(
+      [self, &target, &sent] {
+        sent = true;
+        target.co_schedule(self);
+      },
+      "reschedule coroutine");
   Coroutine::yield();
+  if (!sent) fatal("coroutine '%s' was entered while it moves to another context", self->name());
 }
 
 }  // namespace coimg

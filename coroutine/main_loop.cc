@@ -171,9 +171,13 @@ void MainLoop::set_fd_handler(int fd, std::function<void()> on_readable, std::fu
 void MainLoop::add_child_watch(pid_t pid, std::function<void(int status)> on_exit) {
   AioContext& loop = context();
   const int fd = open_pidfd(pid);
+  if (fd < 0 && errno == ESRCH) {  // no such child, or somebody has reaped it
+    loop.schedule_oneshot([on_exit = std::move(on_exit)] { on_exit(kLostStatus); }, "lost child");
+    return;
+  }
   if (fd < 0) {
-    // No pidfd to be had (kernels before 5.3, a sandbox, too many files) or no such child: SIGCHLD tells of the first,
-    // the look at once of the second and of a child that ended before we listen.
+    // No pidfd to be had (kernels before 5.3, a sandbox, too many files): SIGCHLD tells, and the look at once of a
+    // child that ended before we listen.
     state().children.push_back({pid, std::move(on_exit)});
     set_signal_handler(SIGCHLD, reap_children);
     loop.schedule_oneshot(reap_children, "reap children");

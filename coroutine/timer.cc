@@ -15,6 +15,9 @@ int64_t system_clock_ns(clockid_t clock) {
   return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
+/// Marks a timer's index as one in TimerHeap::aside_.
+constexpr size_t kAside = size_t{1} << (sizeof(size_t) * 8 - 1);
+
 const char* clock_name(ClockType clock) {
   switch (clock) {
     case ClockType::kRealtime:
@@ -111,6 +114,13 @@ void TimerHeap::insert(Timer* timer) {
 }
 
 void TimerHeap::erase(Timer* timer) {
+  if ((timer->heap_index_ & kAside) != 0) {
+    Timer* const last = aside_.back();
+    last->heap_index_ = timer->heap_index_;
+    aside_[timer->heap_index_ & ~kAside] = last;
+    aside_.pop_back();
+    return;
+  }
   const size_t hole = timer->heap_index_;
   Timer* last = heap_.back();
   heap_.pop_back();
@@ -122,23 +132,31 @@ void TimerHeap::erase(Timer* timer) {
   }
 }
 
-Timer* TimerHeap::find_due(size_t index, int64_t now_ns, uint64_t newest_sequence) const {
-  if (index >= heap_.size() || heap_[index]->deadline_ns_ > now_ns) return nullptr;
-  if (heap_[index]->sequence_ <= newest_sequence) return heap_[index];
-  // Armed since, for a time that has passed: those behind it have their turn all the same.
-  Timer* const left = find_due(2 * index + 1, now_ns, newest_sequence);
-  Timer* const right = find_due(2 * index + 2, now_ns, newest_sequence);
-  if (left == nullptr || right == nullptr) return left != nullptr ? left : right;
-  return before(right, left) ? right : left;
+void TimerHeap::put_aside(Timer* timer) {
+  erase(timer);
+  timer->heap_index_ = kAside | aside_.size();
+  aside_.push_back(timer);
+}
+
+void TimerHeap::put_back() {
+  for (Timer* const timer : aside_) insert(timer);
+  aside_.clear();
 }
 
 bool TimerHeap::fire_due(int64_t now_ns, uint64_t newest_sequence) {
   bool fired = false;
-  while (Timer* const timer = find_due(0, now_ns, newest_sequence)) {
+  put_back();  // of a pass that this one is nested in
+  while (!heap_.empty() && heap_.front()->deadline_ns_ <= now_ns) {
+    Timer* const timer = heap_.front();
+    if (timer->sequence_ > newest_sequence) {
+      put_aside(timer);
+      continue;
+    }
     timer->cancel();
     timer->fire();
     fired = true;
   }
+  put_back();
   return fired;
 }
 

@@ -11,8 +11,9 @@ namespace coimg {
 /// A binary heap whose members know their place, so that cancelling one of many takes O(log n).
 class TimerHeap {
  public:
-  [[nodiscard]] bool empty() const { return heap_.empty(); }
-  [[nodiscard]] int64_t first_deadline_ns() const { return heap_.front()->deadline_ns_; }
+  [[nodiscard]] bool empty() const { return heap_.empty() && aside_.empty(); }
+  /// The soonest; inside of fire_due() perhaps another one that has passed, too.
+  [[nodiscard]] int64_t first_deadline_ns() const { return (aside_.empty() ? heap_ : aside_).front()->deadline_ns_; }
 
   void insert(Timer* timer);
   void erase(Timer* timer);
@@ -23,13 +24,16 @@ class TimerHeap {
 
  private:
   static bool before(const Timer* a, const Timer* b);
-  /// The first of those in the subtree at `index` that fire_due() has to fire, or null.
-  [[nodiscard]] Timer* find_due(size_t index, int64_t now_ns, uint64_t newest_sequence) const;
+  void put_aside(Timer* timer);
+  void put_back();
   void place(size_t index, Timer* timer);
   void sift_up(size_t index, Timer* timer);
   void sift_down(size_t index, Timer* timer);
 
   std::vector<Timer*> heap_;
+  /// What was armed since fire_due() was called, for a time that has passed: the others have their turn first. Their
+  /// index has kAside.
+  std::vector<Timer*> aside_;
 };
 
 }  // namespace coimg

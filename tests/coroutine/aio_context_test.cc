@@ -294,6 +294,48 @@ TEST(TimerTest, ThoseThatAreAlwaysDueDoNotKeepOthersWaiting) {
   EXPECT_THAT(order, ElementsAre(0, 1, 2, 8, 9, 2, 1, 0));
 }
 
+// Those that have armed themselves again for the past wait beside the others until these have fired.
+TEST(TimerTest, OneThatHasArmedItselfForThePastCanBeCancelledAndFiresInANestedPoll) {
+  std::vector<int> order;
+  std::vector<std::unique_ptr<Timer>> eager;
+  for (int i = 0; i < 4; ++i) {
+    eager.push_back(std::make_unique<Timer>(here(), ClockType::kVirtual, [&order, &eager, i] {
+      order.push_back(i);
+      if (order.size() < 5) eager[static_cast<size_t>(i)]->arm_at(-1 - i);
+    }));
+    eager.back()->arm_at(0);
+  }
+  Timer late(here(), ClockType::kVirtual, [&] {
+    order.push_back(8);
+    eager[1]->cancel();
+    eager[3].reset();
+    here().poll(true);  // must not sleep, as two are due
+    order.push_back(9);
+  });
+  late.arm_at(1);
+  here().advance_virtual_clock(2);
+  here().poll(true);
+  EXPECT_THAT(order, ElementsAre(0, 1, 2, 3, 8, 2, 0, 9));
+  run_due();
+  EXPECT_EQ(order.size(), 8u);
+}
+
+TEST(TimerTest, ManyThatArmThemselvesForThePastTakeOneIterationEach) {
+  constexpr int kTimers = 100'000;
+  int fired = 0;
+  std::vector<std::unique_ptr<Timer>> timers;
+  for (int i = 0; i < kTimers; ++i) {
+    timers.push_back(std::make_unique<Timer>(here(), ClockType::kVirtual, [&fired, &timers, i] {
+      ++fired;
+      timers[static_cast<size_t>(i)]->arm_at(-kTimers + i);
+    }));
+    timers.back()->arm_at(i % 2 == 0 ? -1 : 1);
+  }
+  here().advance_virtual_clock(2);
+  here().poll(true);  // takes minutes when each firing looks at all that were armed since
+  EXPECT_EQ(fired, kTimers);
+}
+
 TEST(TimerTest, MayDeleteItselfAndOthers) {
   auto token = std::make_shared<int>(1);
   int seen = 0;
@@ -391,6 +433,17 @@ TEST(CoScheduleTest, ACoroutineMovesToAnotherThreadAndBack) {
   });
   run_until([&] { return done; });
   EXPECT_THAT(path, ElementsAre(test::thread_id(), other.id(), test::thread_id()));
+}
+
+TEST(CoScheduleDeathTest, EnteringOneThatIsOnItsWayToAnotherThreadNamesIt) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        test::LoopThread other;
+        Coroutine* mover = start([&]() coroutine_fn { AioContext::reschedule_self(other.context()); }, "mover");
+        mover->enter();
+      },
+      "coroutine 'mover' was entered while it moves to another context");
 }
 
 TEST(CoScheduleTest, ManyCoroutinesMoveBetweenThreadsAtTheSameTime) {

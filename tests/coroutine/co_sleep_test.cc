@@ -37,6 +37,18 @@ TEST(CoSleepTest, SleepersWakeInTheOrderOfTheirDeadlines) {
   EXPECT_THAT(order, ElementsAre(10, 20, 30));
 }
 
+TEST(CoSleepTest, ATimeBeforeAllTimesIsOver) {
+  int ended = 0;
+  start([&]() coroutine_fn {
+    co_sleep_ns(ClockType::kMonotonic, INT64_MIN);
+    co_sleep_ns(ClockType::kRealtime, INT64_MIN);
+    ++ended;
+  });
+  Timer timer(AioContext::current(), ClockType::kMonotonic, [&] { ++ended; });
+  timer.arm_at(INT64_MIN);
+  test::run_until([&] { return ended == 2; });
+}
+
 TEST(CoSleepTest, RealTimePasses) {
   bool woke = false;
   const int64_t begin = clock_now_ns(ClockType::kMonotonic);

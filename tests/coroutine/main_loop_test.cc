@@ -153,12 +153,17 @@ TEST_F(MainLoopTest, ManyChildrenAreWatched) {
 }
 
 TEST_F(MainLoopTest, AChildThatSomebodyElseReapedCountsAs255) {
+  int signals = 0;
+  MainLoop::set_signal_handler(SIGCHLD, [&] { ++signals; });
   const pid_t child = start_child(0);
   ASSERT_EQ(waitpid(child, nullptr, 0), child);
   int status = -1;
   MainLoop::add_child_watch(child, [&](int s) { status = s; });
   test::run_until([&] { return status != -1; });
   EXPECT_EQ(WEXITSTATUS(status), 255);
+  signals = 0;
+  raise(SIGCHLD);
+  test::run_until([&] { return signals != 0; });  // its handler has stayed
   MainLoop::set_signal_handler(SIGCHLD, nullptr);
 }
 
