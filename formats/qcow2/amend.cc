@@ -79,8 +79,12 @@ Result<void> Qcow2::amend(const CreateOptions& options, const ProgressCallback& 
     if (amendment.data_file && amendment.data_file->empty()) amended.data_file.reset();
     if (amendment.raw_data_file_off) amended.autoclear_features &= ~uint64_t{kRawExternalData};
     if (amendment.lazy_refcounts) {
-      amended.compatible_features &= ~uint64_t{kLazyRefcounts};
-      if (*amendment.lazy_refcounts) amended.compatible_features |= kLazyRefcounts;
+      if (*amendment.lazy_refcounts) {
+        amended.compatible_features |= kLazyRefcounts;
+      } else {
+        amended.compatible_features &= ~uint64_t{kLazyRefcounts};
+        amended.incompatible_features &= ~uint64_t{kDirty};  // the refcounts go to disk before the header
+      }
     }
     COIMG_TRY(replace_header_locked(std::move(amended)));
   }

@@ -31,7 +31,15 @@ Result<void> Qcow2::make_empty() {
   COIMG_TRY(check_usable());
   const TrackedRequest everything(in_flight_, 0, kMaxFileOffset, RangeMode::kExclusive);
   COIMG_TRY(bitmaps_.note_change(0, virtual_size_));
-  CoWriteGuard guard(lock_);
+  COIMG_TRY(zero_raw_data_file(GuestOffset(0), virtual_size_, true));
+  {
+    CoWriteGuard guard(lock_);
+    COIMG_TRY(drop_all_clusters_locked());
+  }
+  return discard_data_file(GuestOffset(0), virtual_size_);
+}
+
+Result<void> Qcow2::drop_all_clusters_locked() {
   COIMG_TRY(flush_locked());
   COIMG_TRY(drop_l2_tables_locked(0, l1_table_.size()));
   COIMG_TRY(flush_locked());

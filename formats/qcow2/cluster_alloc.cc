@@ -153,7 +153,7 @@ Result<uint64_t> Qcow2::update_entries_locked(GuestOffset first, uint64_t cluste
     new_data = true;
     if (type == ClusterType::kCompressed || replacement.host() != old.host()) new_clusters = true;
   }
-  if (new_clusters) COIMG_TRY(l2_cache_->depend_on(*refcount_cache_));
+  if (new_clusters) COIMG_TRY(order_refcounts_locked());
   if (new_data) l2_cache_->depend_on_data();
 
   bool changed = false;  // from here on nothing yields
@@ -167,6 +167,10 @@ Result<uint64_t> Qcow2::update_entries_locked(GuestOffset first, uint64_t cluste
   }
   if (changed) l2_cache_->mark_dirty(slice.pin);
   return count;
+}
+
+Result<void> Qcow2::order_refcounts_locked() {
+  return refcounts_are_lazy_locked() ? mark_dirty_locked() : l2_cache_->depend_on(*refcount_cache_);
 }
 
 Result<void> Qcow2::drop_references(const DroppedReferences& dropped, FreedSpace space) {

@@ -215,6 +215,11 @@ Result<void> MetadataCache::write_back() {
   return {};
 }
 
+Result<void> MetadataCache::settle() {
+  CoMutexGuard guard(write_lock_);
+  return settle_dependencies();
+}
+
 /// Copies the slices at the front of `offsets` that lie next to each other in the file and are (still) dirty.
 MetadataCache::Batch MetadataCache::take_batch(std::span<const uint64_t> offsets) {
   Batch batch;

@@ -81,6 +81,9 @@ class MetadataCache {
   /// Errors: what the file says; the slices that were not written stay dirty and nothing is lost.
   Result<void> write_back() coroutine_fn;
 
+  /// Makes durable what this cache depends on, and writes nothing of its own. Errors: what that gave.
+  Result<void> settle() coroutine_fn;
+
   /// Drops [offset, offset + bytes), dirty or not: the clusters are being freed, and nothing may be written there
   /// later. Waits for a read or write of them that is under way; the caller must not have them pinned.
   void forget(HostOffset offset, uint64_t bytes) coroutine_fn;

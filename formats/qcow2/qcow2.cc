@@ -84,14 +84,22 @@ Result<void> check_writable(const Header& header, const BlockNode& file, const O
   return {};
 }
 
-/// Options that tune other programs' caches and policies; they have no influence on what is read or written.
-Result<void> take_tuning_options(Options& options) {
+struct RuntimeOptions {
+  std::optional<bool> lazy_refcounts = {};
+};
+
+/// Those that tune other programs' caches have no influence on what is read or written.
+Result<RuntimeOptions> take_runtime_options(Options& options, const Header& header) {
   for (const char* name : {"cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"}) {
     COIMG_TRY(options.take_size(name));
   }
   COIMG_TRY(options.take_size("cache-clean-interval"));
-  COIMG_TRY(options.take_bool("lazy-refcounts"));
-  return {};
+  RuntimeOptions taken;
+  taken.lazy_refcounts = COIMG_TRY(options.take_bool("lazy-refcounts"));
+  if (taken.lazy_refcounts.value_or(false) && header.version < 3) {
+    return Error(EINVAL, "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level");
+  }
+  return taken;
 }
 
 /// What a repair at open tells.
@@ -108,20 +116,22 @@ Result<std::unique_ptr<Qcow2>> Qcow2::open(const DriverType& type, DriverType::O
   Header header = COIMG_TRY(load_header(*args.file, args.flags, args.data_file));
   COIMG_TRY(check_supported(header, args.flags));
   COIMG_TRY(check_writable(header, *args.file, args.flags));
-  if (args.options) COIMG_TRY(take_tuning_options(*args.options));
+  RuntimeOptions options;
+  if (args.options) options = COIMG_TRY(take_runtime_options(*args.options, header));
 
   BlockNode* data = args.file;
   if ((header.incompatible_features & kExternalDataFile) && !args.flags.no_io) {
     if (!args.data_file) return Error(ENOTSUP, "the image's data are in another file");
     data = COIMG_TRY(args.data_file->open(header.data_file.value_or("")));
   }
-  std::unique_ptr<Qcow2> image(new Qcow2(type, std::move(args), *data, std::move(header)));
+  std::unique_ptr<Qcow2> image(new Qcow2(type, std::move(args), *data, std::move(header), options.lazy_refcounts));
   COIMG_TRY(image->load_tables());
   if (image->flags_.writable) COIMG_TRY(image->prepare_for_writing());
   return image;
 }
 
-Qcow2::Qcow2(const DriverType& type, DriverType::OpenArgs args, BlockNode& data, Header header)
+Qcow2::Qcow2(const DriverType& type, DriverType::OpenArgs args, BlockNode& data, Header header,
+             std::optional<bool> lazy_refcounts)
     : type_(type),
       file_(*args.file),
       data_(data),
@@ -132,6 +142,7 @@ Qcow2::Qcow2(const DriverType& type, DriverType::OpenArgs args, BlockNode& data,
       compression_type_(header.compression_type),
       raw_data_file_((header.incompatible_features & kExternalDataFile) != 0 &&
                      (header.autoclear_features & kRawExternalData) != 0),
+      lazy_refcounts_(lazy_refcounts),
       header_(std::move(header)) {
   // A part of a sector is not shown to guests, and the next rewrite of the header drops it.
   header_.size = align_down(header_.size, kSectorSize);
@@ -221,8 +232,7 @@ Result<void> Qcow2::repair_dirty() {
                                   result.check_errors + result.corruptions));
   }
   CoWriteGuard guard(lock_);
-  if (!(header_.incompatible_features & kDirty)) return {};
-  return store_incompatible_features_locked(header_.incompatible_features & ~uint64_t{kDirty});
+  return clear_dirty_locked();
 }
 
 // --- flush and close -----------------------------------------------------------------------------------------------
@@ -234,7 +244,7 @@ Result<void> Qcow2::flush() {
     COIMG_TRY(store_pending_corrupt_mark_locked());
     return check_usable();
   }
-  return flush_locked();
+  return header_.incompatible_features & kDirty ? flush_lazily_locked() : flush_locked();
 }
 
 Result<void> Qcow2::flush_locked() {
@@ -247,13 +257,23 @@ Result<void> Qcow2::flush_locked() {
   return {};
 }
 
+Result<void> Qcow2::flush_lazily_locked() {
+  if (&data_ != &file_) COIMG_TRY(data_.co_flush());
+  COIMG_TRY(l2_cache_->write_back());
+  COIMG_TRY(refcount_cache_->settle());  // so that freed clusters can be used again
+  COIMG_TRY(file_.co_flush());
+  refcounts_->reclaim_freed();
+  return {};
+}
+
 Result<void> Qcow2::close() {
   last_decoded_.reset();
   if (!flags_.writable) return {};
   CoWriteGuard guard(lock_);
   if (failed_) return store_pending_corrupt_mark_locked();  // what the caches hold is not to be trusted
   const Result<void> stored = bitmaps_.store_locked();
-  const Result<void> flushed = flush_locked();
+  Result<void> flushed = flush_locked();
+  if (flushed.ok()) flushed = clear_dirty_locked();
   return stored.ok() ? flushed : stored;
 }
 
@@ -306,6 +326,26 @@ Result<void> Qcow2::store_refcount_table_location(HostOffset offset, uint32_t cl
   header_.refcount_table_offset = offset;
   header_.refcount_table_clusters = clusters;
   return {};
+}
+
+// --- lazy refcounts ------------------------------------------------------------------------------------------------
+
+/// A dirty image has its refcounts made anew when it is opened for writing after a crash. So while it is dirty they can
+/// stay in memory, and L2 tables need not wait for them.
+bool Qcow2::refcounts_are_lazy_locked() const {
+  return header_.version >= 3 && !flags_.check &&
+         lazy_refcounts_.value_or((header_.compatible_features & kLazyRefcounts) != 0);
+}
+
+Result<void> Qcow2::mark_dirty_locked() {
+  if (header_.incompatible_features & kDirty) return {};
+  return store_incompatible_features_locked(header_.incompatible_features | kDirty);
+}
+
+/// To be called after flush_locked(). Check alone says what becomes of an image that it was asked to look at.
+Result<void> Qcow2::clear_dirty_locked() {
+  if (!(header_.incompatible_features & kDirty) || flags_.check) return {};
+  return store_incompatible_features_locked(header_.incompatible_features & ~uint64_t{kDirty});
 }
 
 Result<void> Qcow2::write_back_l2_tables() { return l2_cache_->write_back(); }

@@ -92,7 +92,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   friend class Checker;
   friend class Repairer;
 
-  Qcow2(const DriverType& type, DriverType::OpenArgs args, BlockNode& data, Header header);
+  Qcow2(const DriverType& type, DriverType::OpenArgs args, BlockNode& data, Header header,
+        std::optional<bool> lazy_refcounts);
 
   // --- qcow2.cc: life cycle -------------------------------------------------------------------------------------
   void make_caches();
@@ -103,6 +104,11 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> repair_dirty() coroutine_fn CO_EXCLUDES(lock_);
   /// Writes back what is dirty, flushes the file, and gives freed space back.
   Result<void> flush_locked() coroutine_fn CO_REQUIRES(lock_);
+  /// The same without the refcounts: for an image that is marked as dirty.
+  Result<void> flush_lazily_locked() coroutine_fn CO_REQUIRES(lock_);
+  bool refcounts_are_lazy_locked() const CO_REQUIRES_SHARED(lock_);
+  Result<void> mark_dirty_locked() coroutine_fn CO_REQUIRES(lock_);
+  Result<void> clear_dirty_locked() coroutine_fn CO_REQUIRES(lock_);
   Result<void> rewrite_header_locked() coroutine_fn CO_REQUIRES(lock_);
   Result<void> store_incompatible_features_locked(uint64_t features) coroutine_fn CO_REQUIRES(lock_);
   Result<void> store_autoclear_features_locked(uint64_t features) coroutine_fn CO_REQUIRES(lock_);
@@ -150,6 +156,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   /// none. Returns how many. What the old entries referred to and the new ones do not is added to `dropped`.
   Result<uint64_t> update_entries_locked(GuestOffset first, uint64_t clusters, const EntryUpdate& update,
                                          DroppedReferences& dropped) coroutine_fn CO_REQUIRES(lock_);
+  /// Called before entries refer to new clusters: the refcounts go to disk first, or the image says that they lag.
+  Result<void> order_refcounts_locked() coroutine_fn CO_REQUIRES(lock_);
   /// Lowers refcounts, to take effect on disk after the L2 entries that were changed.
   Result<void> drop_references(const DroppedReferences& dropped, FreedSpace space) coroutine_fn CO_EXCLUDES(lock_);
 
@@ -207,6 +215,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   /// Called when no entry refers to the range any more.
   Result<void> discard_data_file(GuestOffset offset, uint64_t bytes) coroutine_fn;
   Result<void> grow_data_file(uint64_t new_length, Preallocation preallocation) coroutine_fn;
+
+  Result<void> drop_all_clusters_locked() coroutine_fn CO_REQUIRES(lock_);  // backing.cc
 
   // --- resize.cc ---------------------------------------------------------------------------------------------------
   /// truncate() for a caller that has the whole disk in flight.
@@ -287,7 +297,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   const OpenFlags flags_;
   const Geometry geometry_;
   const CompressionType compression_type_;
-  const bool raw_data_file_;  ///< the external data file has to be a raw image of the disk
+  const bool raw_data_file_;                  ///< the external data file has to be a raw image of the disk
+  const std::optional<bool> lazy_refcounts_;  ///< the user's wish; without one the header decides
 
   RequestTracker in_flight_;
   CoRwlock lock_;

@@ -16,7 +16,7 @@ uint64_t tick() { return ++last_tick; }
 }  // namespace
 
 FaultDriver::FaultDriver(std::shared_ptr<MemDisk> disk, MemOptions options)
-    : MemDriver(std::move(disk), options), initial_(bytes()) {}
+    : MemDriver(std::move(disk), options), log_(bytes()) {}
 
 void FaultDriver::fail_nth_io(uint64_t nth, int errnum, unsigned ops) {
   fired_ = false;
@@ -62,76 +62,46 @@ Result<void> FaultDriver::pwritev(uint64_t offset, const IoVector& iov, const Wr
   COIMG_TRY(MemDriver::pwritev(offset, iov, options));
   std::vector<std::byte> data(iov.size());
   iov.copy_to(0, data);
-  log_.push_back({.op = kOpWrite, .time = tick(), .offset = offset, .bytes = iov.size(), .data = std::move(data)});
+  log_.add({.op = kOpWrite, .time = tick(), .offset = offset, .bytes = iov.size(), .data = std::move(data)});
   return {};
 }
 
 Result<void> FaultDriver::pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOptions& options) {
   COIMG_TRY(before(kOpZeroes, offset, bytes));
   COIMG_TRY(MemDriver::pwrite_zeroes(offset, bytes, options));
-  log_.push_back({.op = kOpZeroes, .time = tick(), .offset = offset, .bytes = bytes, .data = {}});
+  log_.add({.op = kOpZeroes, .time = tick(), .offset = offset, .bytes = bytes});
   return {};
 }
 
 Result<void> FaultDriver::pdiscard(uint64_t offset, uint64_t bytes) {
   COIMG_TRY(before(kOpDiscard, offset, bytes));
   COIMG_TRY(MemDriver::pdiscard(offset, bytes));
-  log_.push_back({.op = kOpDiscard, .time = tick(), .offset = offset, .bytes = bytes, .data = {}});
+  log_.add({.op = kOpDiscard, .time = tick(), .offset = offset, .bytes = bytes});
   return {};
 }
 
 Result<void> FaultDriver::flush() {
   // Only what was complete when the flush began is durable when it ends.
-  const size_t complete = log_.size();
+  const size_t complete = log_.entries().size();
   const uint64_t begin = tick();
   COIMG_TRY(before(kOpFlush, 0, 0));
   COIMG_TRY(MemDriver::flush());
-  log_.insert(log_.begin() + static_cast<ptrdiff_t>(complete), {.op = kOpFlush, .time = begin, .data = {}});
+  log_.add_flush(complete, begin);
   return {};
 }
 
 Result<void> FaultDriver::truncate(uint64_t new_length, Preallocation preallocation) {
   COIMG_TRY(before(kOpTruncate, new_length, 0));
   COIMG_TRY(MemDriver::truncate(new_length, preallocation));
-  log_.push_back({.op = kOpTruncate, .time = tick(), .offset = new_length, .data = {}});
+  log_.add({.op = kOpTruncate, .time = tick(), .offset = new_length});
   return {};
 }
 
 uint64_t FaultDriver::now() { return last_tick; }
 
-size_t FaultDriver::entries_until(uint64_t time) const {
-  return static_cast<size_t>(std::ranges::upper_bound(log_, time, {}, &LoggedIo::time) - log_.begin());
-}
-
 std::vector<std::byte> FaultDriver::bytes_after_crash(size_t entries, uint64_t seed) const {
-  entries = std::min(entries, log_.size());
-  size_t durable = entries;
-  while (durable > 0 && log_[durable - 1].op != kOpFlush) --durable;
-
   std::mt19937_64 random(seed);
-  std::vector<std::byte> result = initial_;
-  for (size_t i = 0; i < entries; ++i) {
-    const LoggedIo& io = log_[i];
-    if (io.op == kOpFlush) continue;
-    auto survives = [&] { return i < durable || (seed != 0 && (random() & 1) != 0); };
-    if (io.op == kOpTruncate) {
-      if (survives()) result.resize(io.offset);
-      continue;
-    }
-    for (uint64_t done = 0; done < io.bytes;) {
-      const uint64_t position = io.offset + done;
-      const uint64_t step = std::min(io.bytes - done, align_down(position, kSectorSize) + kSectorSize - position);
-      if (survives()) {
-        // A discard does not extend the file; the others do.
-        if (io.op != kOpDiscard && result.size() < position + step) result.resize(position + step);
-        for (uint64_t k = 0; k < step && position + k < result.size(); ++k) {
-          result[position + k] = io.op == kOpWrite ? io.data[done + k] : std::byte{0};
-        }
-      }
-      done += step;
-    }
-  }
-  return result;
+  return log_.bytes_after_crash(entries, [&](size_t, uint64_t) { return seed != 0 && (random() & 1) != 0; });
 }
 
 std::unique_ptr<BlockNode> make_fault_node(std::shared_ptr<MemDisk> disk, MemOptions options, OpenFlags flags) {

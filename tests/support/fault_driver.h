@@ -20,29 +20,9 @@
 
 #include "block/node.h"
 #include "tests/support/mem_driver.h"
+#include "tests/support/write_log.h"
 
 namespace coimg {
-
-/// The kinds of I/O, as bits for masks.
-enum FaultOp : unsigned {
-  kOpRead = 1,
-  kOpWrite = 2,
-  kOpZeroes = 4,
-  kOpDiscard = 8,
-  kOpFlush = 16,
-  kOpTruncate = 32,
-  kOpChanges = kOpWrite | kOpZeroes | kOpDiscard | kOpTruncate,
-  kOpAll = 63,
-};
-
-/// One I/O that succeeded, of those that change the file, and flushes.
-struct LoggedIo {
-  FaultOp op;
-  uint64_t time;        ///< counts up over the I/Os of all files
-  uint64_t offset = 0;  ///< truncate: the new length
-  uint64_t bytes = 0;
-  std::vector<std::byte> data;  ///< of a write
-};
 
 class FaultDriver final : public MemDriver {
  public:
@@ -63,13 +43,12 @@ class FaultDriver final : public MemDriver {
   void set_delay_ns(int64_t ns) { delay_ns_ = ns; }
 
   /// What has been written, in the order in which it took effect.
-  [[nodiscard]] const std::vector<LoggedIo>& log() const { return log_; }
+  [[nodiscard]] const std::vector<LoggedIo>& log() const { return log_.entries(); }
+  [[nodiscard]] const WriteLog& write_log() const { return log_; }
 
   /// The file after a power loss behind the first `entries` entries of the log: what was flushed by then is there; each
   /// later change, down to single sectors of 512 bytes, is there or not as `seed` says. Seed 0: none of them is.
   [[nodiscard]] std::vector<std::byte> bytes_after_crash(size_t entries, uint64_t seed) const;
-  /// How many entries of the log are not later than `time`.
-  [[nodiscard]] size_t entries_until(uint64_t time) const;
   /// The time of the latest I/O of any file.
   static uint64_t now();
 
@@ -91,8 +70,7 @@ class FaultDriver final : public MemDriver {
   };
   Result<void> before(FaultOp op, uint64_t offset, uint64_t bytes) coroutine_fn;
 
-  std::vector<std::byte> initial_;
-  std::vector<LoggedIo> log_;
+  WriteLog log_;
   std::vector<Fault> faults_;
   bool fired_ = false;
   int64_t delay_ns_ = 0;

@@ -3,11 +3,11 @@
 // change.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <random>
 
 #include "block/util/math.h"
 #include "coroutine/main_loop.h"
+#include "tests/crash/suite.h"
 #include "tests/formats/qcow2/bitmap_fixture.h"
 
 namespace coimg::qcow2 {
@@ -27,7 +27,8 @@ class BitmapCrashRun {
     starts_ = {content_};
   }
 
-  void session() coroutine_fn {
+  /// One more session, and up to about `images` ways to end it.
+  void session(size_t images) coroutine_fn {
     auto image = open_image(make_fault_node(disk_), {});
     ASSERT_NE(image, nullptr);
     if (!find_bitmap(*image, "a")) {
@@ -39,13 +40,14 @@ class BitmapCrashRun {
     for (int i = 0; i < 12; ++i) step(*image);
     ASSERT_TRUE(image->co_close().ok());
 
-    const FaultDriver& file = fault_driver(*image->file());
-    const size_t entries = file.log().size();
-    for (size_t cut = 0; cut <= entries && !testing::Test::HasFailure(); ++cut) {
-      for (uint64_t choice = 0; choice < 3 && !testing::Test::HasFailure(); ++choice) {
-        SCOPED_TRACE(testing::Message() << "power lost behind I/O " << cut << " of " << entries << ", choice "
-                                        << choice);
-        crash(file.bytes_after_crash(cut, choice == 0 ? 0 : cut * 8 + choice), cut == entries);
+    const WriteLog& log = fault_driver(*image->file()).write_log();
+    const size_t entries = log.entries().size();
+    const size_t ways = std::max<size_t>(images / (entries + 1), 1);
+    const size_t distance = std::max<size_t>(entries / images, 1);
+    for (size_t cut = random_() % distance; cut <= entries && !testing::Test::HasFailure(); cut += distance) {
+      for (const PowerLoss& loss : power_losses(log, cut, ways, random_())) {
+        SCOPED_TRACE(loss.what);
+        crash(log.bytes_after_crash(loss.count, loss.survives), cut == entries);
       }
     }
   }
@@ -110,6 +112,8 @@ class BitmapCrashRun {
   }
 
   void crash(Bytes bytes, bool closed) coroutine_fn {
+    crash::count_image();
+    crash::expect_sound_for_qemu({{"image", bytes}});
     const auto image = open_image(make_mem_node(std::make_shared<MemDisk>(std::move(bytes))), {});
     ASSERT_NE(image, nullptr);
     expect_sound(*image, /*leaks_allowed=*/true);
@@ -136,16 +140,21 @@ class BitmapCrashRun {
 class BitmapCrash : public testing::TestWithParam<ImageKind> {};
 
 TEST_P(BitmapCrash, NeverLeavesABitmapThatMissesAChange) {
-  const char* given = std::getenv("COIMG_TEST_SEED");
-  const uint64_t seed = given ? std::strtoull(given, nullptr, 0) : std::random_device()();
-  SCOPED_TRACE(testing::Message() << "COIMG_TEST_SEED=" << seed);
-  run_in_main_loop([&]() coroutine_fn {
-    BitmapCrashRun run(GetParam(), seed);
-    for (int session = 0; session < 6 && !HasFailure(); ++session) {
-      SCOPED_TRACE(testing::Message() << "session " << session);
-      run.session();
-    }
-  });
+  constexpr size_t kSessions = 6;
+  uint64_t seed = crash::seed();
+  const size_t most_per_run = 3000;
+  for (size_t left = crash::images_per_case(); left > 0 && !HasFailure(); ++seed) {
+    SCOPED_TRACE(testing::Message() << "COIMG_TEST_SEED=" << seed);
+    const size_t images = std::min(left, most_per_run);
+    left -= images;
+    run_in_main_loop([&]() coroutine_fn {
+      BitmapCrashRun run(GetParam(), seed);
+      for (size_t session = 0; session < kSessions && !HasFailure(); ++session) {
+        SCOPED_TRACE(testing::Message() << "session " << session);
+        run.session(std::max<size_t>(images / kSessions, 1));
+      }
+    });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, BitmapCrash,

@@ -12,6 +12,7 @@
 
 #include "block/util/math.h"
 #include "coroutine/main_loop.h"
+#include "tests/crash/suite.h"
 #include "tests/formats/qcow2/image_fixture.h"
 
 namespace coimg::qcow2 {
@@ -48,7 +49,7 @@ class CrashRun {
     const uint64_t bytes = 1 + pick(std::min(content_.size() - offset, kind_.cluster_size * 4));
     const uint64_t cluster = align_down(offset, kind_.cluster_size);
     const uint64_t clusters_end = std::min<uint64_t>(align_up(offset + bytes, kind_.cluster_size), content_.size());
-    switch (pick(14)) {
+    switch (pick(16)) {
       case 0 ... 3:
         write(offset, bytes);
         break;
@@ -82,6 +83,17 @@ class CrashRun {
       case 10 ... 11:
         if (kind_.data_file != DataFile::kNone) break;  // has no snapshots
         return record(change_snapshots(), true);
+      case 12:
+        if (kind_.version2) break;
+        change_bitmaps();
+        break;
+      case 13:
+        if (pick(3)) break;
+        ASSERT_TRUE(image_->co_make_empty().ok());
+        change(0, Bytes(content_.size()));
+        change(0, Bytes(backing_.begin(),
+                        backing_.begin() + static_cast<ptrdiff_t>(std::min(backing_.size(), content_.size()))));
+        break;
       default:
         ASSERT_TRUE(image_->co_flush().ok());
         return record(true);
@@ -89,25 +101,18 @@ class CrashRun {
     record(false);
   }
 
-  /// Cuts the power `ios` I/Os after the begin.
-  void crash_at(uint64_t ios, uint64_t seed) coroutine_fn {
+  /// Cuts the power `ios` I/Os after the begin, in up to `most` ways. Returns in how many.
+  size_t crash_at(uint64_t ios, size_t most, uint64_t seed) coroutine_fn {
     const uint64_t time = begin_ + ios;
-    auto disk = disk_after_crash(*image_->file(), time, seed);
-    auto data = image_->data_file() ? make_mem_node(disk_after_crash(*image_->data_file(), time, seed)) : nullptr;
-    const BlockNode* const data_node = data.get();
-    const auto after = open_image(make_mem_node(std::move(disk)), backing_, {.writable = true}, std::move(data));
-    ASSERT_NE(after, nullptr);
-    const auto [first, last] = possible_versions(time);
-    const auto versions = std::span(versions_).subspan(first, last - first + 1);
-    expect_sound_after_crash(*after, std::ranges::any_of(versions, &Version::snapshot_change));
-    expect_allowed(read_all(*after), versions);
-    expect_snapshots(*after, versions);
-    if (kind_.data_file == DataFile::kRaw) {  // who reads it as raw sees what was flushed, too
-      Bytes raw = mem_driver(*data_node).bytes();
-      raw.resize(after->length());
-      expect_allowed(raw, versions);
+    const auto losses = power_losses_at(*image_->file(), time, most, seed);
+    const auto data_losses = image_->data_file() ? power_losses_at(*image_->data_file(), time, losses.size(), ~seed)
+                                                 : std::vector<PowerLoss>();
+    for (size_t i = 0; i < losses.size() && !testing::Test::HasFailure(); ++i) {
+      const PowerLoss* const data_loss = data_losses.empty() ? nullptr : &data_losses[i % data_losses.size()];
+      SCOPED_TRACE(losses[i].what + (data_loss ? "; data file: " + data_loss->what : ""));
+      crash(time, losses[i], data_loss);
     }
-    ASSERT_TRUE(after->co_close().ok());
+    return losses.size();
   }
 
   uint64_t ios() const { return FaultDriver::now() - begin_; }
@@ -116,6 +121,33 @@ class CrashRun {
 
  private:
   uint64_t pick(uint64_t limit) { return random_() % limit; }
+
+  void crash(uint64_t time, const PowerLoss& loss, const PowerLoss* data_loss) coroutine_fn {
+    crash::count_image();
+    const auto disk = std::make_shared<MemDisk>(after_crash(*image_->file(), loss));
+    const auto data_disk =
+        data_loss ? std::make_shared<MemDisk>(after_crash(*image_->data_file(), *data_loss)) : nullptr;
+    const auto [first, last] = possible_versions(time);
+    const auto versions = std::span(versions_).subspan(first, last - first + 1);
+    const bool snapshot_change = std::ranges::any_of(versions, &Version::snapshot_change);
+
+    std::vector<crash::NamedFile> files{{"image", disk->bytes}, {"base", backing_}};
+    if (data_disk) files.push_back({"data", data_disk->bytes});
+    crash::expect_sound_for_qemu(files, snapshot_change ? crash::CopiedFlags::kMayBeOff : crash::CopiedFlags::kRight);
+
+    auto data = data_disk ? make_mem_node(data_disk) : nullptr;
+    const auto after = open_image(make_mem_node(disk), backing_, {.writable = true}, std::move(data));
+    ASSERT_NE(after, nullptr);
+    expect_sound_after_crash(*after, snapshot_change);
+    expect_allowed(read_all(*after), versions);
+    expect_snapshots(*after, versions);
+    if (kind_.data_file == DataFile::kRaw) {  // who reads it as raw sees what was flushed, too
+      Bytes raw = data_disk->bytes;
+      raw.resize(after->length());
+      expect_allowed(raw, versions);
+    }
+    ASSERT_TRUE(after->co_close().ok());
+  }
 
   Bytes some_data(uint64_t bytes) {
     Bytes data(bytes);
@@ -135,6 +167,13 @@ class CrashRun {
     versions_.push_back({content_, FaultDriver::now(), flush, snapshot_change, snapshots_});
   }
 
+  void change_bitmaps() coroutine_fn {
+    const bool there = !image_->driver().bitmaps().empty();
+    const auto changed =
+        there ? image_->co_remove_bitmap("b") : image_->co_add_bitmap({.name = "b", .granularity = 512});
+    EXPECT_TRUE(changed.ok()) << changed.error().message();
+  }
+
   /// Takes, applies or deletes a snapshot, which flushes. A refcount may be too narrow for one more: returns false.
   bool change_snapshots() coroutine_fn {
     if (snapshots_.empty() || pick(5) < 2) {
@@ -152,7 +191,7 @@ class CrashRun {
     if (pick(2)) {
       const auto applied = image_->co_apply_snapshot({.id = {}, .name = name});
       if (!applied.ok()) {
-        EXPECT_LT(kind_.refcount_bits, 16u) << applied.error().message();
+        EXPECT_TRUE(kind_.refcount_bits < 16 || !image_->driver().bitmaps().empty()) << applied.error().message();
         content_.resize(image_->length());  // the size may have changed already
         return false;
       }
@@ -210,9 +249,12 @@ class CrashRun {
     return {first, last};
   }
 
-  static std::shared_ptr<MemDisk> disk_after_crash(const BlockNode& file, uint64_t time, uint64_t seed) {
-    const FaultDriver& driver = fault_driver(file);
-    return std::make_shared<MemDisk>(driver.bytes_after_crash(driver.entries_until(time), seed));
+  static std::vector<PowerLoss> power_losses_at(const BlockNode& file, uint64_t time, size_t most, uint64_t seed) {
+    const WriteLog& log = fault_driver(file).write_log();
+    return power_losses(log, log.entries_until(time), most, seed);
+  }
+  static Bytes after_crash(const BlockNode& file, const PowerLoss& loss) {
+    return fault_driver(file).write_log().bytes_after_crash(loss.count, loss.survives);
   }
 
   static void expect_allowed(const Bytes& seen, std::span<const Version> versions) {
@@ -238,24 +280,24 @@ class CrashRun {
 class Crash : public testing::TestWithParam<ImageKind> {};
 
 TEST_P(Crash, LeavesASoundImageWithAllThatWasFlushed) {
-  const char* given = std::getenv("COIMG_TEST_SEED");
-  const uint64_t seed = given ? std::strtoull(given, nullptr, 0) : std::random_device()();
-  SCOPED_TRACE(testing::Message() << "COIMG_TEST_SEED=" << seed);
-  run_in_main_loop([&]() coroutine_fn {
-    CrashRun run(GetParam(), seed);
-    ASSERT_TRUE(run.usable());
-    for (int step = 0; step < 60 && !HasFailure(); ++step) run.step();
-    const uint64_t entries = run.ios();
-    const uint64_t distance = 1 + entries / 150;
-    for (uint64_t cut = 0; cut <= entries && !HasFailure(); cut += distance) {
-      for (uint64_t choice = 0; choice < 4 && !HasFailure(); ++choice) {
-        SCOPED_TRACE(testing::Message() << "power lost behind I/O " << cut << " of " << entries << ", choice "
-                                        << choice);
-        run.crash_at(cut, choice == 0 ? 0 : seed + cut * 4 + choice);
+  constexpr int kSteps = 60;
+  constexpr size_t kCutsPerRun = 120;
+  uint64_t seed = crash::seed();
+  for (size_t left = crash::images_per_case(); left > 0 && !HasFailure(); ++seed) {
+    SCOPED_TRACE(testing::Message() << "COIMG_TEST_SEED=" << seed);
+    run_in_main_loop([&]() coroutine_fn {
+      CrashRun run(GetParam(), seed);
+      ASSERT_TRUE(run.usable());
+      for (int step = 0; step < kSteps && !HasFailure(); ++step) run.step();
+      const uint64_t ios = run.ios();
+      const uint64_t distance = 1 + ios / std::min(left, kCutsPerRun);
+      const size_t ways = std::max<size_t>(left / (ios / distance + 1), 1);
+      for (uint64_t cut = seed % distance; cut <= ios && left > 0 && !HasFailure(); cut += distance) {
+        left -= std::min(left, run.crash_at(cut, std::min<size_t>(ways, 40), seed));
       }
-    }
-    run.close();
-  });
+      run.close();
+    });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -267,6 +309,8 @@ INSTANTIATE_TEST_SUITE_P(
                     ImageKind{.cluster_size = 4096, .refcount_bits = 2, .backing = true},
                     ImageKind{.cluster_size = 16384, .extended_l2 = true},
                     ImageKind{.cluster_size = 16384, .backing = true, .extended_l2 = true},
+                    ImageKind{.cluster_size = 1024, .lazy_refcounts = true},
+                    ImageKind{.cluster_size = 4096, .refcount_bits = 4, .backing = true, .lazy_refcounts = true},
                     ImageKind{.cluster_size = 512, .data_file = DataFile::kPlain},
                     ImageKind{.cluster_size = 4096, .data_file = DataFile::kRaw},
                     ImageKind{

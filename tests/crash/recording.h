@@ -1,0 +1,17 @@
+// What a program did to the files of a directory, as recorder.cc has written it down.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tests/support/write_log.h"
+
+namespace coimg::crash {
+
+/// The log of each file by its name. `before` has the files' content when the program started; the others begin empty.
+std::map<std::string, WriteLog> read_recording(const std::string& path,
+                                               const std::map<std::string, std::vector<std::byte>>& before);
+
+}  // namespace coimg::crash
