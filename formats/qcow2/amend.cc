@@ -5,7 +5,6 @@
 // Format: qcow2, section "Amend".
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "block/util/math.h"
@@ -22,11 +21,12 @@ struct Amendment {
   std::optional<bool> lazy_refcounts = {};
   std::optional<std::string> data_file = {};
   bool raw_data_file_off = false;
+  uint32_t refcount_order = kDefaultRefcountOrder;
   uint64_t size = 0;  ///< 0: as it is
 };
 
 Result<Amendment> check_amendment(const CreateOptions& options, const Header& header) {
-  Amendment amendment{.version = header.version};
+  Amendment amendment{.version = header.version, .refcount_order = header.refcount_order};
   if (const auto compat = options.text("compat")) {
     const auto version = find_version(*compat);
     if (!version) return Error(EINVAL, fmt::format("Unknown compatibility level {}", *compat));
@@ -44,13 +44,12 @@ Result<Amendment> check_amendment(const CreateOptions& options, const Header& he
     amendment.raw_data_file_off = !options.boolean("data_file_raw");
   }
   if (options.given("refcount_bits")) {
-    const uint32_t order = COIMG_TRY(refcount_order_of(options));
-    if (amendment.version < 3 && order != 4) {
+    amendment.refcount_order = COIMG_TRY(refcount_order_of(options));
+    if (amendment.version < 3 && amendment.refcount_order != kDefaultRefcountOrder) {
       return Error(EINVAL,
                    "Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or "
                    "greater)");
     }
-    if (order != header.refcount_order) return Error(ENOTSUP, "the width of refcounts cannot be changed");
   }
   if (options.given("lazy_refcounts")) {
     amendment.lazy_refcounts = options.boolean("lazy_refcounts");
@@ -73,7 +72,10 @@ Result<void> Qcow2::amend(const CreateOptions& options, const ProgressCallback& 
     CoWriteGuard guard(lock_);
     amendment = COIMG_TRY(check_amendment(options, header_));
     if (amendment.version > header_.version) COIMG_TRY(upgrade_locked());
-    if (amendment.version < header_.version) COIMG_TRY(check_downgrade_locked());
+    if (amendment.version < header_.version) COIMG_TRY(check_downgrade_locked(amendment.refcount_order));
+    if (amendment.refcount_order != header_.refcount_order) {
+      COIMG_TRY(change_refcount_width_locked(amendment.refcount_order));
+    }
     Header amended = header_;
     if (amendment.data_file) amended.data_file = *amendment.data_file;
     if (amendment.data_file && amendment.data_file->empty()) amended.data_file.reset();
@@ -118,88 +120,6 @@ Result<void> Qcow2::upgrade_locked() {
   upgraded.header_length = kHeaderLengthV3;
   upgraded.feature_names = known_feature_names();
   return replace_header_locked(std::move(upgraded));
-}
-
-// --- to version 2 ----------------------------------------------------------------------------------------------------
-
-/// Refuses what version 2 cannot express. Nothing has changed yet.
-Result<void> Qcow2::check_downgrade_locked() {
-  if (header_.refcount_order != 4) return Error(ENOTSUP, "compat=0.10 requires refcount_bits=16");
-  if (geometry_.external_data()) return Error(ENOTSUP, "Cannot downgrade an image with a data file");
-  constexpr uint64_t kMaxVmState = UINT32_MAX;
-  const auto differs = [this](const Snapshot& snapshot) {
-    return snapshot.disk_size != virtual_size_ || snapshot.vm_state_bytes > kMaxVmState;
-  };
-  if (std::ranges::any_of(snapshots_, differs)) {
-    return Error(ENOTSUP, "Internal snapshots prevent downgrade of image");
-  }
-  const uint64_t others = header_.incompatible_features & ~uint64_t{kDirty | kCompressionType};
-  if (others != 0) {
-    return Error(ENOTSUP, fmt::format("Cannot downgrade an image with incompatible features {:#x} set", others));
-  }
-  if (header_.bitmaps) return Error(ENOTSUP, "Cannot downgrade an image with bitmaps; remove them first");
-
-  bool zstd_streams =
-      COIMG_TRY(any_entry_locked(l1_table_, [](L2Entry entry) { return entry.type() == ClusterType::kCompressed; }));
-  for (const Snapshot& snapshot : snapshots_) {
-    const std::vector<L1Entry> table = COIMG_TRY(load_snapshot_l1_locked(snapshot));
-    zstd_streams |=
-        COIMG_TRY(any_entry_locked(table, [](L2Entry entry) { return entry.type() == ClusterType::kCompressed; }));
-    const bool zeros = COIMG_TRY(any_entry_locked(table, [](L2Entry entry) {
-      return entry.type() == ClusterType::kZeroPlain || entry.type() == ClusterType::kZeroAllocated;
-    }));
-    if (zeros) return Error(ENOTSUP, "Cannot downgrade an image whose snapshots have zero clusters");
-  }
-  if (zstd_streams && compression_type_ != CompressionType::kZlib) {
-    return Error(ENOTSUP, "Cannot downgrade an image with zstd compression type and existing compressed clusters");
-  }
-  return {};
-}
-
-/// Whether `wanted` is true for an entry of one of the tables.
-Result<bool> Qcow2::any_entry_locked(std::span<const L1Entry> l1_table, const std::function<bool(L2Entry)>& wanted) {
-  for (const L1Entry l1_entry : l1_table) {
-    if (!l1_entry.has_table()) continue;
-    if (geometry_.in_cluster(l1_entry.l2_table().v) != 0) {
-      return corruption(fmt::format("L2 table offset {:#x} unaligned", l1_entry.l2_table().v), true);
-    }
-    for (uint64_t index = 0; index < geometry_.l2_entries();) {
-      const L2Slice slice = COIMG_TRY(load_l2_slice_locked(l1_entry.l2_table(), index));
-      for (size_t i = slice.index; i < slice.entries.size(); ++i, ++index) {
-        if (wanted(slice.entries[i])) return true;
-      }
-    }
-  }
-  return false;
-}
-
-/// Zero clusters become clusters with zeros, or, with no backing file to show, none at all. Then the header changes.
-Result<void> Qcow2::downgrade(const ProgressCallback& on_progress) {
-  for (GuestOffset offset(0); offset.v < virtual_size_;) {
-    Extent extent;
-    bool backed = false;
-    {
-      CoReadGuard guard(lock_);
-      extent = COIMG_TRY(map_locked(offset, virtual_size_ - offset.v));
-      backed = has_backing_locked();
-    }
-    if (extent.type == ClusterType::kZeroPlain || extent.type == ClusterType::kZeroAllocated) {
-      COIMG_TRY(backed ? write_zero_bytes(offset, extent.bytes)
-                       : rewrite_entries(offset, geometry_.clusters_for(extent.bytes), MissingTables::kSkip,
-                                         FreedSpace::kDiscard, [](uint64_t, L2Entry) { return L2Entry(); }));
-    }
-    offset += extent.bytes;
-    if (on_progress) on_progress(offset.v, virtual_size_);
-  }
-  CoWriteGuard guard(lock_);
-  Header downgraded = header_;
-  downgraded.version = 2;
-  downgraded.header_length = sizeof(DiskHeaderV2);
-  downgraded.incompatible_features = downgraded.compatible_features = downgraded.autoclear_features = 0;
-  downgraded.compression_type = CompressionType::kZlib;
-  downgraded.feature_names.clear();
-  downgraded.unknown_fields.clear();
-  return replace_header_locked(std::move(downgraded));
 }
 
 }  // namespace coimg::qcow2

@@ -68,7 +68,7 @@ Result<void> check_virtual_size(const Geometry& geometry, uint64_t size) {
 
 /// Refuses version 2 for what it cannot express.
 Result<void> check_version_2(const CreateOptions& options, const Header& header) {
-  if (header.refcount_order != 4) {
+  if (header.refcount_order != kDefaultRefcountOrder) {
     return Error(EINVAL,
                  "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or "
                  "greater)");
@@ -182,7 +182,7 @@ Result<Header> header_for_measure(const CreateOptions& options) {
   if (!version) return Error(EINVAL, fmt::format("Invalid compatibility level: '{}'", compat_of(options)));
   header.version = *version;
   header.refcount_order = COIMG_TRY(refcount_order_of(options));
-  if (header.version < 3 && header.refcount_order != 4) {
+  if (header.version < 3 && header.refcount_order != kDefaultRefcountOrder) {
     return Error(EINVAL,
                  "Different refcount widths than 16 bits require compatibility level 1.1 or above (use compat=1.1 or "
                  "greater)");

@@ -54,6 +54,7 @@ inline constexpr uint32_t kHeaderLengthV3 = 112;
 // Limits, each what qemu-img accepts as well.
 inline constexpr uint32_t kMinClusterBits = 9, kMaxClusterBits = 21;
 inline constexpr uint32_t kMaxRefcountOrder = 6;
+inline constexpr uint32_t kDefaultRefcountOrder = 4;  // the only one of version 2
 inline constexpr uint64_t kMaxL1Bytes = 32 * kMiB;
 inline constexpr uint64_t kMaxL1Entries = kMaxL1Bytes / 8;
 inline constexpr uint64_t kMaxRefcountTableBytes = 8 * kMiB;

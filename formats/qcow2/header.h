@@ -46,7 +46,7 @@ struct Header {
   uint32_t nb_snapshots = 0;
   HostOffset snapshots_offset;
   uint64_t incompatible_features = 0, compatible_features = 0, autoclear_features = 0;
-  uint32_t refcount_order = 4;
+  uint32_t refcount_order = kDefaultRefcountOrder;
   uint32_t header_length = kHeaderLengthV3;
   CompressionType compression_type = CompressionType::kZlib;
   std::vector<std::byte> unknown_fields;  ///< bytes from 112 to header_length, kept on rewrite

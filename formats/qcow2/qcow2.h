@@ -4,8 +4,9 @@
 // looks guest ranges up, read.cc reads them and block_status.cc tells where they lie; cluster_alloc.cc is the write
 // side: allocation, copy-on-write, linking; discard.cc zeroes and frees guest clusters; data_file.cc looks after
 // external data files; resize.cc grows and shrinks, preallocate.cc fills new space; backing.cc changes what lies below;
-// amend.cc changes creation options; snapshot_change.cc takes and applies snapshots; bitmaps.h keeps dirty bitmaps;
-// refcount counts clusters; check.cc and repair.cc find and fix damage; create.cc makes new images; info.cc describes.
+// amend.cc, refcount_width.cc and downgrade.cc change creation options; snapshot_change.cc takes and applies snapshots;
+// bitmaps.h keeps dirty bitmaps; refcount counts clusters; check.cc and repair.cc find and fix damage; create.cc makes
+// new images; info.cc describes.
 //
 // Format: qcow2, specification sections named in each file.
 #pragma once
@@ -24,6 +25,7 @@
 #include "coroutine/co_rwlock.h"
 #include "formats/qcow2/bitmaps.h"
 #include "formats/qcow2/cluster_alloc.h"
+#include "formats/qcow2/cluster_counts.h"
 #include "formats/qcow2/cluster_set.h"
 #include "formats/qcow2/extent.h"
 #include "formats/qcow2/format.h"
@@ -244,10 +246,21 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   // --- amend.cc ----------------------------------------------------------------------------------------------------
   Result<void> replace_header_locked(Header header) coroutine_fn CO_REQUIRES(lock_);
   Result<void> upgrade_locked() coroutine_fn CO_REQUIRES(lock_);
-  Result<void> check_downgrade_locked() coroutine_fn CO_REQUIRES(lock_);
-  Result<bool> any_entry_locked(std::span<const L1Entry> l1_table, const std::function<bool(L2Entry)>& wanted)
-      coroutine_fn CO_REQUIRES(lock_);
+
+  // --- refcount_width.cc -------------------------------------------------------------------------------------------
+  Result<void> change_refcount_width_locked(uint32_t order) coroutine_fn CO_REQUIRES(lock_);
+  Result<ClusterCounts> load_refcounts_locked(const Geometry& geometry) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> add_refcounts(const std::byte* slice, HostCluster first, uint64_t count, uint32_t order,
+                             ClusterCounts& counts) const;
+
+  // --- downgrade.cc ------------------------------------------------------------------------------------------------
+  Result<void> check_downgrade_locked(uint32_t refcount_order) coroutine_fn CO_REQUIRES(lock_);
+  Result<bool> any_compressed_locked(std::span<const L1Entry> l1_table) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> check_table_offset(L1Entry entry);
   Result<void> downgrade(const ProgressCallback& on_progress) coroutine_fn CO_EXCLUDES(lock_);
+  Result<void> expand_zeros_of_snapshots_locked() coroutine_fn CO_REQUIRES(lock_);
+  Result<void> expand_zeros_locked(HostOffset l2_table) coroutine_fn CO_REQUIRES(lock_);
+  Result<L2Entry> expanded_zero_locked(L2Entry old, uint64_t references) coroutine_fn CO_REQUIRES(lock_);
 
   // --- snapshot_change.cc -------------------------------------------------------------------------------------------
   struct L1Copy {
@@ -295,7 +308,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   BlockNode* const node_;  ///< the node that this driver belongs to, for its backing child
   const std::string filename_;
   const OpenFlags flags_;
-  const Geometry geometry_;
+  Geometry geometry_;  ///< changes only when refcounts get another width, and nothing is in flight
   const CompressionType compression_type_;
   const bool raw_data_file_;                  ///< the external data file has to be a raw image of the disk
   const std::optional<bool> lazy_refcounts_;  ///< the user's wish; without one the header decides

@@ -15,21 +15,11 @@
 #include "formats/qcow2/check.h"
 #include "formats/qcow2/cluster_counts.h"
 #include "formats/qcow2/format.h"
+#include "formats/qcow2/refcount_layout.h"
 
 namespace coimg::qcow2 {
 
 class Qcow2;
-
-/// Where new refcount structures go.
-struct RefcountPlacement {
-  std::vector<uint64_t> table;  ///< entries: offset of each block, 0 for none
-  HostOffset table_offset;
-  uint64_t table_clusters = 0;
-};
-
-/// Finds room for refcount structures that describe `counts`, in free clusters at or behind `from`, and counts that
-/// room in. Pure. Errors: EFBIG when the table would become too large.
-Result<RefcountPlacement> place_refcounts(ClusterCounts& counts, const Geometry& geometry, HostCluster from);
 
 /// One check of one image, with repair. The caller holds Qcow2::lock_ exclusively, and has written back all caches;
 /// afterwards the caches hold nothing.
