@@ -244,7 +244,7 @@ class CopyJob {
   Result<void> write_data(uint64_t offset, std::span<const std::byte> memory, PlacementOrder::Ticket* ticket)
       coroutine_fn {
     const IoVector iov(memory);
-    const WriteOptions write_options{.placement = ticket};
+    const WriteOptions write_options{.placement = ticket, .compression_level = options_.compression_level};
     auto written = options_.compress ? target_.co_pwrite_compressed(offset, iov, write_options)
                                      : target_.co_pwritev(offset, iov, write_options);
     return std::move(written).with_context("error while writing at byte " + std::to_string(offset));

@@ -18,12 +18,13 @@ struct CopyWindow {
 };
 
 struct CopyOptions {
-  unsigned workers = 8;          ///< requests in flight, 1..16
-  bool compress = false;         ///< write compressed clusters
-  bool in_order = true;          ///< place clusters in guest order (false: -W)
-  uint64_t sparse_bytes = 4096;  ///< zero runs of at least this in the data become holes; 0: none does
-  bool store_zeros = false;      ///< what the source knows to be zeros is written like data; with sparse_bytes 0
-  bool target_is_zero = false;   ///< the target reads as zeros now: zero runs need not be written
+  unsigned workers = 8;            ///< requests in flight, 1..16
+  bool compress = false;           ///< write compressed clusters
+  unsigned compression_level = 0;  ///< see WriteOptions
+  bool in_order = true;            ///< place clusters in guest order (false: -W)
+  uint64_t sparse_bytes = 4096;    ///< zero runs of at least this in the data become holes; 0: none does
+  bool store_zeros = false;        ///< what the source knows to be zeros is written like data; with sparse_bytes 0
+  bool target_is_zero = false;     ///< the target reads as zeros now: zero runs need not be written
   bool target_has_backing =
       false;  ///< copy only what the sources' top layers allocate; write zeros where they have zeros
   const BlockNode* above = nullptr;  ///< with target_has_backing and one source: all layers above this one count as top

@@ -61,6 +61,7 @@ struct BlockStatus {
 struct WriteOptions {
   bool force_unit_access = false;  ///< durable before the call returns; the node's matter, not the driver's
   PlacementOrder::Ticket* placement = nullptr;  ///< see placement.h; the driver may ignore it
+  unsigned compression_level = 0;               ///< of pwrite_compressed: 1 fast to 19 small; 0: the format's choice
 };
 
 struct ZeroOptions {
@@ -270,6 +271,10 @@ struct Permissions {
   unsigned shared = kPermAll;
 };
 
+/// Writes whose bytes are all zero: stored as such, or as zeroes, which may give up the space where the image was
+/// opened with discard=unmap.
+enum class DetectZeroes { kOff, kOn, kUnmap };
+
 /// How an image is to be opened.
 struct OpenFlags {
   bool writable = false;
@@ -284,6 +289,7 @@ struct OpenFlags {
   bool no_flush = false;          ///< drop flush requests (cache=unsafe)
   bool write_through = false;     ///< each write durable
   bool discard_unmap = false;     ///< pass guest discards on to the file
+  DetectZeroes detect_zeroes = DetectZeroes::kOff;  ///< of this node alone; its children have their own
 };
 
 /// Opens the file that holds an image's guest data, where the format keeps that in a file of its own.

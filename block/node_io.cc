@@ -1,6 +1,6 @@
 // The path of reads and writes from a node's users to its driver.
 //
-//     co_pwritev            bounds, permission, rate limit
+//     co_pwritev            bounds, permission, rate limit, zeros that are to be detected
 //       write_bytes         registers the range; exclusively where neighbouring bytes have to be preserved
 //         write_padded      read-modify-write of the blocks at both ends, if they are not covered in whole
 //           write_aligned   splits to the driver's limits; copies when its memory has to be aligned
@@ -143,8 +143,13 @@ Result<void> BlockNode::read_block(uint64_t offset, std::span<std::byte> block) 
 Result<void> BlockNode::co_pwritev(uint64_t offset, const IoVector& iov, const WriteOptions& options) {
   COIMG_TRY(check_request(offset, iov.size(), true));
   if (iov.size() == 0) return {};
-  if (rate_limiter_) rate_limiter_->take(iov.size());
-  COIMG_TRY(write_bytes(offset, iov, options.placement).in_file(subject()));
+  if (flags_.detect_zeroes != DetectZeroes::kOff && iov.is_zero()) {
+    const bool may_unmap = flags_.detect_zeroes == DetectZeroes::kUnmap && flags_.discard_unmap;
+    COIMG_TRY(co_pwrite_zeroes(offset, iov.size(), {.may_unmap = may_unmap, .placement = options.placement}));
+  } else {
+    if (rate_limiter_) rate_limiter_->take(iov.size());
+    COIMG_TRY(write_bytes(offset, iov, options.placement).in_file(subject()));
+  }
   return end_of_write(options.force_unit_access);
 }
 
@@ -158,7 +163,8 @@ Result<void> BlockNode::co_pwrite_compressed(uint64_t offset, const IoVector& io
   if (rate_limiter_) rate_limiter_->take(iov.size());
   {
     const TrackedRequest request(tracker_, offset, iov.size(), RangeMode::kShared);
-    auto written = driver_->pwrite_compressed(offset, iov, {.placement = options.placement});
+    auto written = driver_->pwrite_compressed(
+        offset, iov, {.placement = options.placement, .compression_level = options.compression_level});
     ++write_generation_;
     COIMG_TRY(std::move(written).in_file(subject()));
   }

@@ -29,17 +29,19 @@ constexpr std::string_view kContentOptions[] = {"offset", "size"};
 /// Options that only say how a file is accessed: no part of its name.
 constexpr std::string_view kAccessOptions[] = {"aio", "locking", "x-check-cache-dropped"};
 
-Result<void> check_choice(Options& options, std::string_view key, std::initializer_list<std::string_view> allowed) {
-  const auto value = options.take_text(key);
-  if (!value || std::find(allowed.begin(), allowed.end(), *value) != allowed.end()) return {};
-  return Error(EINVAL, fmt::format("invalid parameter value: {}", *value));
+Result<DetectZeroes> take_detect_zeroes(Options& options) {
+  const std::string choice = options.take_text("detect-zeroes").value_or("off");
+  if (choice == "off") return DetectZeroes::kOff;
+  if (choice == "on") return DetectZeroes::kOn;
+  if (choice == "unmap") return DetectZeroes::kUnmap;
+  return Error(EINVAL, fmt::format("invalid parameter value: {}", choice));
 }
 
 /// Takes the options that every node has, into the flags it inherits from its parent.
 Result<void> take_common_options(Options& options, OpenFlags& flags) {
   (void)options.take_text("node-name");
   COIMG_TRY(options.take_bool("auto-read-only"));
-  COIMG_TRY(check_choice(options, "detect-zeroes", {"off", "on", "unmap"}));
+  flags.detect_zeroes = COIMG_TRY(take_detect_zeroes(options));
 
   const auto discard = options.take_text("discard").value_or("");
   if (discard == "unmap" || discard == "on") {
@@ -105,15 +107,17 @@ Result<OpenedLayer> open_child(OpenContext& context, Options options, OpenFlags 
 Result<OpenedLayer> open_file(OpenContext& context, LayerRequest& request, const DriverType* format) coroutine_fn {
   Options options = request.options.take_child("file");
   if (options.has("")) return cannot_reference(options);
+  OpenFlags flags = request.flags;
+  flags.detect_zeroes = DetectZeroes::kOff;
   if (request.name) {
     const ProtocolTarget target = COIMG_TRY(find_protocol(context.registry, *request.name));
-    return open_protocol_node(target, std::move(options), request.flags);
+    return open_protocol_node(target, std::move(options), flags);
   }
   if (options.empty()) {
     return Error(EINVAL,
                  format ? "A block device must be specified for \"file\"" : "Must specify either driver or file");
   }
-  return open_child(context, std::move(options), request.flags);
+  return open_child(context, std::move(options), flags);
 }
 
 Result<const DriverType*> probe_format(const DriverRegistry& registry, BlockNode& file) coroutine_fn {

@@ -184,6 +184,7 @@ Result<void> Conversion::copy() {
   const CopyOptions options{
       .workers = request_.workers,
       .compress = request_.compress,
+      .compression_level = request_.compression_level,
       .in_order = !request_.out_of_order,
       .sparse_bytes = request_.sparse_bytes,
       .store_zeros = request_.sparse_bytes == 0,

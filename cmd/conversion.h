@@ -33,6 +33,7 @@ struct ConvertRequest {
   uint64_t rate_limit = 0;       ///< bytes a second; 0 for none
   uint64_t sparse_bytes = 4096;  ///< see CopyOptions
   unsigned workers = 8;
+  unsigned compression_level = 0;  ///< 0: the format's choice
   bool compress = false, out_of_order = false, salvage = false;
   bool bitmaps = false, skip_broken_bitmaps = false;
   bool skip_create = false, target_is_zero = false, target_image_opts = false;

@@ -17,6 +17,7 @@ namespace {
 constexpr double kProgressStep = 1;
 constexpr uint64_t kMaxSparseBytes = 16 * kMiB;
 constexpr int64_t kMaxWorkers = 16;
+constexpr int64_t kMaxCompressionLevel = 19;
 
 /// Options that exclude one another, in the order in which they are looked at.
 struct Exclusion {
@@ -110,12 +111,25 @@ void ConvertCommand::declare_numbers(OptionDeclarer& options) {
         return {};
       },
       "Requests in flight, 1 to 16 (default: 8)");
+  options.parsed(
+      "--compression-level", "N",
+      [this](const std::string& text) -> Result<void> {
+        const auto level = parse_count(text);
+        if (!level.has_value() || *level < 1 || *level > kMaxCompressionLevel) {
+          return Error(EINVAL, fmt::format("Invalid compression level '{}': expected 1 (fast) to {} (small)", text,
+                                           kMaxCompressionLevel));
+        }
+        request_.compression_level = static_cast<unsigned>(*level);
+        return {};
+      },
+      "With -c: 1 (fast) to 19 (small); zlib has 9 levels");
 }
 
 Result<void> ConvertCommand::check_exclusions() const {
   const Exclusion exclusions[] = {
       {request_.skip_broken_bitmaps && !request_.bitmaps, "Use of --skip-broken-bitmaps requires --bitmaps"},
       {offload_ && request_.compress, "Cannot enable copy offloading when -c is used"},
+      {request_.compression_level != 0 && !request_.compress, "--compression-level is of use only with -c"},
       {offload_ && sparse_given_, "Cannot enable copy offloading when -S is used"},
       {offload_ && request_.salvage, "Cannot use copy offloading in salvaging mode"},
       {request_.target_image_opts && !request_.skip_create, "--target-image-opts requires use of -n flag"},

@@ -63,7 +63,7 @@ _coimg() {
       check) options='-q -f -r -T -U --output= --image-opts --object --help' ;;
       commit) options='-f -b -d -r -t -p -q --image-opts --object --help' ;;
       compare) options='-f -F -T -p -q -s -U --image-opts --object --help' ;;
-      convert) options='-f -F -O -B -b -c -C -l -m -n -o -p -q -r -S -t -T -U -W --salvage --target-is-zero --image-opts
+      convert) options='-f -F -O -B -b -c -C -l -m -n -o -p -q -r -S -t -T -U -W --compression-level --salvage --target-is-zero --image-opts
         --target-image-opts --bitmaps --skip-broken-bitmaps --object --help' ;;
       create) options='-q -f -b -F -u -o --object --help' ;;
       dd) options='-f -O -U --image-opts --object --help' ;;

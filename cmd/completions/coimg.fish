@@ -46,6 +46,7 @@ complete -c coimg -n '__fish_seen_subcommand_from convert' -x -s S -d 'Shortest 
 complete -c coimg -n '__fish_seen_subcommand_from convert' -x -s m -d 'Requests in flight'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -x -s r -d 'Bytes a second'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -s W -d 'Write in any order'
+complete -c coimg -n '__fish_seen_subcommand_from convert' -l compression-level -x -d 'With -c: 1 (fast) to 19 (small)'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -l salvage -d 'Unreadable sectors become zeros'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -l target-is-zero -d 'The target reads as zeros already'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -l target-image-opts -d 'The target is an option list'

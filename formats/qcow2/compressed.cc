@@ -1,6 +1,6 @@
 // Which library for what: ISA-L writes deflate, as fast as no other and with a window that can be held to the 4 KiB
 // that every reader of the format copes with; level 3 is eight times as fast as zlib's default, for
-// output that is larger by one to seven per cent.
+// output that is larger by one to seven per cent. Levels above those three are zlib's, for who wants it smaller.
 // libdeflate reads it, and zlib has the last word on streams that libdeflate refuses, since it decodes as QEMU does:
 // longer streams are cut, what lies behind is ignored. zstd has one library.
 //
@@ -21,7 +21,10 @@ namespace coimg::qcow2 {
 namespace {
 
 constexpr uint16_t kDeflateWindowBits = 12;
-constexpr uint32_t kDeflateLevel = 3;
+constexpr unsigned kDefaultDeflateLevel = 3;
+constexpr unsigned kLastIsalLevel = 3, kLastZlibLevel = 9;
+constexpr int kDefaultZstdLevel = ZSTD_CLEVEL_DEFAULT;
+constexpr int kZlibMemoryLevel = 9;  // what QEMU takes, so that level 6 gives its bytes
 constexpr int kLargestWindowBits = 15;
 
 template <auto kFree>
@@ -34,11 +37,11 @@ struct FreeWith {
 
 Error undecodable(std::string_view why) { return {EIO, "compressed cluster cannot be decoded: " + std::string(why)}; }
 
-std::optional<size_t> deflate_cluster(std::span<const std::byte> cluster, std::span<std::byte> stream) {
+std::optional<size_t> deflate_fast(unsigned level, std::span<const std::byte> cluster, std::span<std::byte> stream) {
   static thread_local const auto level_buffer = std::make_unique<uint8_t[]>(ISAL_DEF_LVL3_DEFAULT);
   isal_zstream state;
   isal_deflate_init(&state);
-  state.level = kDeflateLevel;
+  state.level = level;
   state.level_buf = level_buffer.get();
   state.level_buf_size = ISAL_DEF_LVL3_DEFAULT;
   state.hist_bits = kDeflateWindowBits;
@@ -54,9 +57,36 @@ std::optional<size_t> deflate_cluster(std::span<const std::byte> cluster, std::s
   return state.total_out;
 }
 
-Result<std::optional<size_t>> zstd_compress_cluster(std::span<const std::byte> cluster, std::span<std::byte> stream) {
+Result<std::optional<size_t>> deflate_small(unsigned level, std::span<const std::byte> cluster,
+                                            std::span<std::byte> stream) {
+  z_stream state{};
+  if (deflateInit2(&state, static_cast<int>(level), Z_DEFLATED, -int{kDeflateWindowBits}, kZlibMemoryLevel,
+                   Z_DEFAULT_STRATEGY) != Z_OK) {
+    return Error::from_errno(ENOMEM);
+  }
+  state.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(cluster.data()));
+  state.avail_in = static_cast<uInt>(cluster.size());
+  state.next_out = reinterpret_cast<Bytef*>(stream.data());
+  state.avail_out = static_cast<uInt>(stream.size());
+  const bool complete = deflate(&state, Z_FINISH) == Z_STREAM_END;
+  const size_t bytes = state.total_out;
+  deflateEnd(&state);
+  return complete ? std::optional(bytes) : std::nullopt;
+}
+
+Result<std::optional<size_t>> deflate_cluster(unsigned level, std::span<const std::byte> cluster,
+                                              std::span<std::byte> stream) {
+  if (level == 0) level = kDefaultDeflateLevel;
+  if (level <= kLastIsalLevel) return deflate_fast(level, cluster, stream);
+  return deflate_small(std::min(level, kLastZlibLevel), cluster, stream);
+}
+
+Result<std::optional<size_t>> zstd_compress_cluster(unsigned level, std::span<const std::byte> cluster,
+                                                    std::span<std::byte> stream) {
   static thread_local const std::unique_ptr<ZSTD_CCtx, FreeWith<ZSTD_freeCCtx>> context(ZSTD_createCCtx());
   if (!context) return Error::from_errno(ENOMEM);
+  ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel,
+                         level == 0 ? kDefaultZstdLevel : static_cast<int>(level));
   const size_t bytes = ZSTD_compress2(context.get(), stream.data(), stream.size(), cluster.data(), cluster.size());
   if (!ZSTD_isError(bytes)) return std::optional(bytes);
   if (ZSTD_getErrorCode(bytes) == ZSTD_error_dstSize_tooSmall) return std::optional<size_t>();
@@ -114,12 +144,12 @@ Result<void> zstd_decompress_cluster(std::span<const std::byte> stream, std::spa
 
 }  // namespace
 
-Result<std::optional<size_t>> compress_cluster(CompressionType type, std::span<const std::byte> cluster,
+Result<std::optional<size_t>> compress_cluster(CompressionType type, unsigned level, std::span<const std::byte> cluster,
                                                std::span<std::byte> stream) {
   // One byte less than the cluster: what does not shrink is stored plain.
   const std::span<std::byte> limited = stream.first(std::min(stream.size(), cluster.size() - 1));
-  if (type == CompressionType::kZstd) return zstd_compress_cluster(cluster, limited);
-  return deflate_cluster(cluster, limited);
+  if (type == CompressionType::kZstd) return zstd_compress_cluster(level, cluster, limited);
+  return deflate_cluster(level, cluster, limited);
 }
 
 Result<void> decompress_cluster(CompressionType type, std::span<const std::byte> stream, std::span<std::byte> cluster) {

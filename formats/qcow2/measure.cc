@@ -44,11 +44,11 @@ Result<uint64_t> metadata_bytes(const Geometry& geometry, uint64_t guest_bytes) 
   return tables + (refcounts.table_clusters + refcounts.blocks) * cluster_size;
 }
 
-/// What copies of the bitmaps take: each one's data and table, and the directory.
+/// What copies of the bitmaps take: each one's data and table, and the directory. Counts inconsistent ones, which are
+/// not copied, as qemu-img does.
 uint64_t bitmap_bytes(const Geometry& geometry, uint64_t virtual_size, const std::vector<BitmapInfo>& bitmaps) {
   uint64_t bytes = 0, directory = 0;
   for (const BitmapInfo& bitmap : bitmaps) {
-    if (bitmap.inconsistent) continue;
     const uint64_t clusters = geometry.clusters_for(div_ceil(div_ceil(virtual_size, bitmap.granularity), 8));
     bytes += (clusters << geometry.cluster_bits()) + geometry.cluster_up(clusters * sizeof(be64));
     directory += align_up(kBitmapEntryBytes + bitmap.name.size(), 8);

@@ -192,7 +192,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
 
   // --- write_compressed.cc -----------------------------------------------------------------------------------------
   struct CompressedRequest;
-  Result<void> compress(CompressedRequest& request, const IoVector& iov) coroutine_fn;
+  Result<void> compress(CompressedRequest& request, const IoVector& iov, unsigned level) coroutine_fn;
   Result<void> place_compressed_locked(CompressedRequest& request) coroutine_fn CO_REQUIRES(lock_);
   Result<void> write_streams(const CompressedRequest& request) coroutine_fn;
   Result<void> link_compressed_locked(CompressedRequest& request, DroppedReferences& dropped)

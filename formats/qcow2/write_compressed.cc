@@ -61,7 +61,7 @@ Result<void> Qcow2::pwrite_compressed(uint64_t offset, const IoVector& iov, cons
     return Error(EINVAL, "compressed writes have to be aligned to clusters");
   }
   CompressedRequest request(GuestOffset(offset), geometry_.clusters_for(iov.size()), geometry_.cluster_size());
-  COIMG_TRY(compress(request, iov));
+  COIMG_TRY(compress(request, iov, options.compression_level));
 
   if (options.placement) options.placement->wait_turn();
   const TrackedRequest tracked(in_flight_, offset, geometry_.cluster_up(iov.size()), RangeMode::kExclusive);
@@ -85,7 +85,7 @@ Result<void> Qcow2::pwrite_compressed(uint64_t offset, const IoVector& iov, cons
 // --- compress ------------------------------------------------------------------------------------------------------
 
 /// Fills in the pieces' content and streams.
-Result<void> Qcow2::compress(CompressedRequest& request, const IoVector& iov) {
+Result<void> Qcow2::compress(CompressedRequest& request, const IoVector& iov, unsigned level) {
   const size_t count = request.pieces.size();
   for (size_t i = 0; i < count; ++i) {
     const uint64_t from = i * request.cluster_bytes;
@@ -102,10 +102,10 @@ Result<void> Qcow2::compress(CompressedRequest& request, const IoVector& iov) {
   }
 
   const CompressionType type = compression_type_;
-  auto compress_some = [&request, type](size_t from, size_t to) -> Result<void> {
+  auto compress_some = [&request, type, level](size_t from, size_t to) -> Result<void> {
     for (size_t i = from; i < to; ++i) {
       CompressedRequest::Piece& piece = request.pieces[i];
-      const auto stream = COIMG_TRY(compress_cluster(type, piece.plain, request.stream_space(i)));
+      const auto stream = COIMG_TRY(compress_cluster(type, level, piece.plain, request.stream_space(i)));
       piece.stream_bytes = stream.value_or(0);
     }
     return {};

@@ -271,6 +271,28 @@ TEST(NodeIo, ZeroesGoToTheDriverInWholeClustersAndOnceForTheEnds) {
   });
 }
 
+TEST(NodeIo, WritesOfZerosAreDetectedWhereThatIsAskedFor) {
+  run_in_main_loop([&]() coroutine_fn {
+    const auto disk = std::make_shared<MemDisk>(pattern(8192));
+    auto expected = disk->bytes;
+    std::fill_n(expected.begin() + 100, 5000, std::byte{0});
+    expected[7000] = std::byte{0};
+    expected[7001] = std::byte{1};
+    const std::byte mixed[] = {std::byte{0}, std::byte{1}};
+    for (const DetectZeroes mode : {DetectZeroes::kOff, DetectZeroes::kOn, DetectZeroes::kUnmap}) {
+      *disk = MemDisk(pattern(8192));
+      auto node = make_mem_node(disk, {}, {.writable = true, .detect_zeroes = mode});
+      EXPECT_TRUE(node->co_pwrite(100, std::vector<std::byte>(5000)).ok());
+      EXPECT_TRUE(node->co_pwrite(7000, mixed).ok());
+      const IoCounters& counters = mem_driver(*node).counters();
+      EXPECT_EQ(counters.zeroes, mode == DetectZeroes::kOff ? 0u : 1u);
+      EXPECT_EQ(counters.writes, mode == DetectZeroes::kOff ? 2u : 1u);
+      EXPECT_EQ(read_all(*node), expected);
+      close(*node);
+    }
+  });
+}
+
 TEST(NodeIo, ZeroesFallBackToWritesOfBoundedSize) {
   run_in_main_loop([&]() coroutine_fn {
     auto node = make_mem_node(std::make_shared<MemDisk>(pattern(5 * kMiB)), {.supports_zeroes = false});

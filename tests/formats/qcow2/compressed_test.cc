@@ -34,9 +34,9 @@ Bytes noise(size_t bytes) {
   return result;
 }
 
-Bytes compressed(CompressionType type, const Bytes& cluster) {
+Bytes compressed(CompressionType type, const Bytes& cluster, unsigned level = 0) {
   Bytes stream(cluster.size());
-  const auto bytes = compress_cluster(type, cluster, stream);
+  const auto bytes = compress_cluster(type, level, cluster, stream);
   EXPECT_TRUE(bytes.ok() && bytes->has_value());
   stream.resize(bytes.ok() ? bytes->value_or(0) : 0);
   return stream;
@@ -105,10 +105,28 @@ TEST_P(CompressedClusterTest, ComesBackInEverySize) {
 TEST_P(CompressedClusterTest, NoiseIsNotCompressed) {
   for (const size_t bytes : {512u, 65536u, 2u << 20}) {
     Bytes stream(bytes);
-    const auto result = compress_cluster(GetParam(), noise(bytes), stream);
+    const auto result = compress_cluster(GetParam(), 0, noise(bytes), stream);
     ASSERT_TRUE(result.ok());
     EXPECT_FALSE(result->has_value());
   }
+}
+
+TEST_P(CompressedClusterTest, EachLevelDecodesAndTheLastIsSmallest) {
+  constexpr unsigned kMaxLevel = 19;
+  const Bytes cluster = text(65536);
+  const size_t smallest = compressed(GetParam(), cluster, kMaxLevel).size();
+  for (unsigned level = 1; level <= kMaxLevel; ++level) {
+    const Bytes stream = compressed(GetParam(), cluster, level);
+    EXPECT_TRUE(decodes(GetParam(), stream, cluster)) << level;
+    EXPECT_GE(stream.size(), smallest) << level;
+  }
+  EXPECT_GT(compressed(GetParam(), cluster, 1).size(), smallest);
+}
+
+TEST(CompressedClusterZlibTest, LevelSixGivesQemusBytes) {
+  constexpr int kQemusWindow = -12;
+  const Bytes cluster = text(65536);
+  EXPECT_EQ(compressed(CompressionType::kZlib, cluster, 6), with_zlib(cluster, kQemusWindow));
 }
 
 TEST_P(CompressedClusterTest, GivesTheSameBytesEachTime) {

@@ -167,7 +167,7 @@ ImageBytes with_compressed_clusters(const std::vector<std::byte>& content) {
   for (uint64_t i = 0; i < 2; ++i) {
     std::vector<std::byte> stream(kCluster);
     const auto cluster = std::span(content).subspan(i * kCluster, kCluster);
-    const size_t length = compress_cluster(CompressionType::kZlib, cluster, stream)->value();
+    const size_t length = compress_cluster(CompressionType::kZlib, 0, cluster, stream)->value();
     std::copy_n(stream.begin(), length, bytes.bytes.begin() + static_cast<ptrdiff_t>(position));
     bytes.put64(bytes.l2_entry_at(i), L2Entry::compressed(bytes.geometry, HostOffset(position), length).raw());
     position += length;
