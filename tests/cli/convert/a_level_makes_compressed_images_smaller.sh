@@ -8,3 +8,4 @@ done
 [ "$(stat -c %s 6.qcow2)" -lt "$(stat -c %s 1.qcow2)" ] && echo smaller
 coimg convert -c --compression-level 0 -f raw -O qcow2 a.raw b.qcow2
 coimg convert --compression-level 5 -f raw -O qcow2 a.raw b.qcow2
+echo "exit code $?"
