@@ -136,7 +136,8 @@ void Checker::report_unreadable(std::string_view what, HostOffset offset, const 
 
 Result<void> Checker::count_snapshots() {
   if (header_.nb_snapshots == 0) return {};
-  SnapshotTable table = COIMG_TRY(load_snapshot_table(file_, header_));
+  SnapshotTable table = COIMG_TRY(load_snapshot_table(file_, header_, OversizedSnapshots::kDiscard));
+  COIMG_TRY(report_oversized_snapshots(table));
   add_metadata(header_.snapshots_offset, table.bytes);
   if (external_data_) {
     report("ERROR: an image with an external data file cannot have snapshots");
@@ -161,6 +162,31 @@ Result<void> Checker::count_snapshots() {
     }
     COIMG_TRY(count_snapshot_l1(snapshot, times));
   }
+  return {};
+}
+
+/// What breaks a limit can only be discarded, which has to be asked for; nobody may open the image as long as it does.
+Result<void> Checker::report_oversized_snapshots(const SnapshotTable& table) {
+  for (size_t i = 0; i < table.snapshots.size(); ++i) {
+    if (!has_too_much_extra(table.snapshots[i])) continue;
+    if (!repair_entries_) {
+      return Error(EFBIG, fmt::format("Too much extra metadata in snapshot table entry {}", i))
+          .with_hint("You can force-remove this extra metadata with check -r all\n");
+    }
+    report(fmt::format("Discarding too much extra metadata in snapshot table entry {} ({} > {})", i,
+                       table.snapshots[i].extra_bytes, kMaxSnapshotExtraBytes));
+    ++snapshot_defects_;
+    ++result_.corruptions;
+  }
+  if (table.overhanging == 0) return {};
+  if (!repair_entries_) {
+    return Error(EFBIG, "Snapshot table too large")
+        .with_hint(
+            fmt::format("You can force-remove all {} overhanging snapshots with check -r all\n", table.overhanging));
+  }
+  report(fmt::format("Discarding {} overhanging snapshots", table.overhanging));
+  snapshot_defects_ += table.overhanging;
+  result_.corruptions += table.overhanging;
   return {};
 }
 

@@ -98,7 +98,7 @@ class Checker {
   [[nodiscard]] bool lost_references() const { return lost_references_; }
   /// Some COPIED flag may be wrong.
   [[nodiscard]] bool copied_suspect() const { return copied_suspect_; }
-  /// Entries of the snapshot table without the fields that version 3 requires.
+  /// Entries of the snapshot table without the fields that version 3 requires, and those that break a limit.
   [[nodiscard]] uint64_t snapshot_defects() const { return snapshot_defects_; }
 
  private:
@@ -126,6 +126,7 @@ class Checker {
   void reserve_beyond_end(HostOffset offset, uint64_t end);
   bool add_metadata(HostOffset offset, uint64_t bytes, uint64_t times = 1, Metadata kind = Metadata::kOther);
   Result<void> count_snapshots() coroutine_fn;
+  Result<void> report_oversized_snapshots(const SnapshotTable& table);
   Result<void> count_bitmaps() coroutine_fn;
   void count_bitmap_table(const BitmapEntry& bitmap, std::span<const std::byte> table, uint64_t times);
   void report_unreadable(std::string_view what, HostOffset offset, const Error& error);

@@ -324,8 +324,8 @@ Result<void> check_refcount_table(const Header& header, const HeaderTolerance& t
   return {};
 }
 
-Result<void> check_snapshot_table(const Header& header) {
-  if (header.nb_snapshots > kMaxSnapshots)
+Result<void> check_snapshot_table(const Header& header, const HeaderTolerance& tolerance) {
+  if (header.nb_snapshots > kMaxSnapshots && !tolerance.too_many_snapshots)
     return refused(EFBIG, "Snapshot table too large", offsetof(DiskHeaderV2, nb_snapshots));
   if (header.nb_snapshots == 0) return {};
   const uint64_t offset = header.snapshots_offset.v;
@@ -495,7 +495,7 @@ Result<Header> parse_header(std::span<const std::byte> cluster, HeaderTolerance 
   COIMG_TRY(check_compression_type(header));
   COIMG_TRY(check_widths(header));
   COIMG_TRY(check_refcount_table(header, tolerance));
-  COIMG_TRY(check_snapshot_table(header));
+  COIMG_TRY(check_snapshot_table(header, tolerance));
   COIMG_TRY(check_l1_table(header));
   COIMG_TRY(parse_extensions(extension_area, header));
   COIMG_TRY(check_encryption(header));

@@ -68,9 +68,10 @@ struct Header {
 
 /// What parse_header() lets pass.
 struct HeaderTolerance {
-  bool no_refcount_table = false;  ///< check can rebuild it
-  bool info_only = false;          ///< data file problems do not matter
-  bool data_file_named = false;    ///< the user says which it is
+  bool no_refcount_table = false;   ///< check can rebuild it
+  bool too_many_snapshots = false;  ///< check can discard them
+  bool info_only = false;           ///< data file problems do not matter
+  bool data_file_named = false;     ///< the user says which it is
 };
 
 /// The cluster size that the first 112 bytes claim, checked; what has to be read to parse the header.

@@ -54,6 +54,7 @@ Result<Header> load_header(BlockNode& file, const OpenFlags& flags, const DataFi
     COIMG_TRY(read_padded(file, HostOffset(0), start.span()));
   }
   return parse_header(start.span(), {.no_refcount_table = flags.check,
+                                     .too_many_snapshots = flags.check,
                                      .info_only = flags.no_io,
                                      .data_file_named = data_file != nullptr && data_file->named_by_user()});
 }
@@ -169,7 +170,8 @@ Result<void> Qcow2::load_tables() {
     COIMG_TRY(load_l1_table_locked().with_context("reading the L1 table"));
     COIMG_TRY(refcounts_->load(header_.refcount_table_offset, header_.refcount_table_clusters));
   }
-  snapshots_ = COIMG_TRY(load_snapshot_table(file_, header_)).snapshots;
+  const auto oversized = flags_.check ? OversizedSnapshots::kDiscard : OversizedSnapshots::kRefuse;
+  snapshots_ = COIMG_TRY(load_snapshot_table(file_, header_, oversized)).snapshots;
   COIMG_TRY(bitmaps_.load_directory_locked());
   if (header_.stale_bitmaps) {
     emit_warning(

@@ -1,6 +1,6 @@
-// Repairer, snapshot table: gives each entry the extra data that version 3 requires.
+// Repairer, snapshot table: gives each entry the extra data that version 3 requires, and cuts what breaks a limit.
 //
-// The completed table is longer, so it goes to new clusters; one write of the header switches to it.
+// The repaired table goes to new clusters; one write of the header switches to it.
 //
 // Format: qcow2, section "Internal snapshots: Table entry".
 #include <fmt/format.h>
@@ -19,7 +19,7 @@ Result<void> Repairer::complete_snapshot_table() {
 
   Header& header = image_.header_;
   const Geometry& geometry = image_.geometry_;
-  const SnapshotTable parsed = COIMG_TRY(load_snapshot_table(image_.file_, header));
+  const SnapshotTable parsed = COIMG_TRY(load_snapshot_table(image_.file_, header, OversizedSnapshots::kDiscard));
   const std::vector<std::byte> table = COIMG_TRY(encode_snapshot_table(parsed.snapshots));
 
   changed_ = true;
@@ -28,12 +28,8 @@ Result<void> Repairer::complete_snapshot_table() {
   COIMG_TRY(image_.file_.co_pwrite(offset.v, table).with_context("writing the repaired snapshot table"));
   COIMG_TRY(image_.flush_locked());
 
-  const be64 stored(offset.v);
-  COIMG_TRY(image_.file_.co_pwrite(offsetof(DiskHeaderV2, snapshots_offset), std::as_bytes(std::span(&stored, 1)))
-                .with_context("storing the place of the repaired snapshot table"));
-  COIMG_TRY(image_.file_.co_flush().with_context("flushing the header"));
   const HostCluster old_start = geometry.host_cluster(header.snapshots_offset);
-  header.snapshots_offset = offset;
+  COIMG_TRY(image_.store_snapshot_location_locked(offset, static_cast<uint32_t>(parsed.snapshots.size())));
   image_.refcounts_->free_best_effort(old_start, ClusterCount(geometry.clusters_for(parsed.bytes)));
   COIMG_TRY(image_.flush_locked());
   image_.snapshots_ = COIMG_TRY(load_snapshot_table(image_.file_, header)).snapshots;

@@ -42,6 +42,7 @@ class TableReader {
   TableReader(BlockNode& file, HostOffset start) : file_(file), start_(start), buffer_(kReadAhead) {}
 
   [[nodiscard]] uint64_t position() const { return position_; }
+  void skip(uint64_t bytes) { position_ += bytes; }
   void align() { position_ = align_up(position_, kEntryAlignment); }
 
   Result<void> read(std::span<std::byte> target) coroutine_fn {
@@ -76,7 +77,8 @@ class TableReader {
   size_t loaded_ = 0;
 };
 
-Result<Snapshot> read_snapshot(TableReader& table, const Header& header, uint32_t index) coroutine_fn {
+Result<Snapshot> read_snapshot(TableReader& table, const Header& header, uint32_t index, OversizedSnapshots oversized)
+    coroutine_fn {
   table.align();
   DiskSnapshot disk;
   COIMG_TRY(table.read(std::as_writable_bytes(std::span(&disk, 1))));
@@ -89,12 +91,13 @@ Result<Snapshot> read_snapshot(TableReader& table, const Header& header, uint32_
   snapshot.vm_state_bytes = disk.vm_state_bytes;
   snapshot.disk_size = header.size;
   snapshot.extra_bytes = disk.extra_bytes;
-  if (snapshot.extra_bytes > kMaxSnapshotExtraBytes) {
+  if (has_too_much_extra(snapshot) && oversized == OversizedSnapshots::kRefuse) {
     return Error(EINVAL, fmt::format("Too much extra metadata in snapshot table entry {}", index));
   }
 
-  std::vector<std::byte> extra(snapshot.extra_bytes);
+  std::vector<std::byte> extra(std::min(snapshot.extra_bytes, kMaxSnapshotExtraBytes));
   COIMG_TRY(table.read(extra));
+  table.skip(snapshot.extra_bytes - extra.size());
   // Each field is there only when the extra data cover it.
   DiskSnapshotExtra fields;
   std::ranges::copy(std::span(extra).first(std::min(extra.size(), sizeof(fields))),
@@ -113,17 +116,24 @@ Result<Snapshot> read_snapshot(TableReader& table, const Header& header, uint32_
 
 }  // namespace
 
-Result<SnapshotTable> load_snapshot_table(BlockNode& file, const Header& header) {
+Result<SnapshotTable> load_snapshot_table(BlockNode& file, const Header& header, OversizedSnapshots oversized) {
   SnapshotTable table;
   TableReader reader(file, header.snapshots_offset);
-  for (uint32_t i = 0; i < header.nb_snapshots; ++i) {
-    table.snapshots.push_back(COIMG_TRY(read_snapshot(reader, header, i)));
+  const uint32_t count = std::min(header.nb_snapshots, kMaxSnapshots);  // a header with more was let pass for check
+  table.overhanging = header.nb_snapshots - count;
+  for (uint32_t i = 0; i < count; ++i) {
+    Snapshot snapshot = COIMG_TRY(read_snapshot(reader, header, i, oversized));
+    if (reader.position() > kMaxSnapshotTableBytes && oversized == OversizedSnapshots::kDiscard) {
+      table.overhanging = header.nb_snapshots - i;
+      return table;
+    }
+    table.snapshots.push_back(std::move(snapshot));
+    table.bytes = reader.position();
     if (reader.position() > kMaxSnapshotTableBytes) {
       return Error(EFBIG, fmt::format("Snapshot table is too large: it passes {} bytes with entry {} of {}",
                                       kMaxSnapshotTableBytes, i, header.nb_snapshots));
     }
   }
-  table.bytes = reader.position();
   return table;
 }
 

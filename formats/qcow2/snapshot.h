@@ -32,11 +32,22 @@ inline constexpr uint32_t kKnownSnapshotExtraBytes = 24;
 
 struct SnapshotTable {
   std::vector<Snapshot> snapshots;
-  uint64_t bytes = 0;  ///< from the table's start to the end of the last name
+  uint64_t bytes = 0;        ///< from the table's start to the end of the last name that was read
+  uint32_t overhanging = 0;  ///< entries that were left out, as there are too many or the table is too long
 };
 
+/// What becomes of entries that break a limit.
+enum class OversizedSnapshots {
+  kRefuse,
+  kDiscard,  ///< for check: extra data are cut, entries behind a limit left out
+};
+
+/// Whether the stored entry has more extra data than is allowed.
+inline bool has_too_much_extra(const Snapshot& snapshot) { return snapshot.extra_bytes > kMaxSnapshotExtraBytes; }
+
 /// Reads and validates the table. Errors: EINVAL, EFBIG for a table that breaks a limit, naming it.
-Result<SnapshotTable> load_snapshot_table(BlockNode& file, const Header& header) coroutine_fn;
+Result<SnapshotTable> load_snapshot_table(BlockNode& file, const Header& header,
+                                          OversizedSnapshots oversized = OversizedSnapshots::kRefuse) coroutine_fn;
 
 /// The table as it is stored; every entry gets all the fields that this program knows. Errors: EFBIG.
 Result<std::vector<std::byte>> encode_snapshot_table(std::span<const Snapshot> snapshots);
