@@ -52,9 +52,10 @@ class CrashRun {
       }
       case 8: {
         const uint64_t size = align_up(kind_.cluster_size / 2 * (1 + pick(60)), kSectorSize);
+        const bool changes = size != content_.size();
         ASSERT_TRUE(image_->co_truncate(size).ok());
         content_.resize(size);
-        return record(true);  // is durable when it returns, and so is what was before
+        return record(changes);  // it is durable when it returns, and so is what was before
       }
       default:
         ASSERT_TRUE(image_->co_flush().ok());
