@@ -141,6 +141,7 @@ Result<void> create_image(const DriverRegistry& registry, const DriverType& type
   Result<void> written;
   if (plan) written = check_data_file(filename, *plan, options);
   if (plan && written.ok()) written = make_data_file(registry, *plan, options, made.data_file);
+  if (plan && written.ok()) written = check_data_file(filename, *plan, options);  // now that it is there
   if (written.ok()) written = write_format(type, *file, filename, options);
   auto closed = file->co_close();
   if (written.ok()) written = std::move(closed);
