@@ -276,6 +276,27 @@ TEST_F(AddCowChange, EmptyingShowsTheBackingFile) {
   });
 }
 
+TEST_F(AddCowChange, TheBitsAreGoneBeforeTheDataAre) {
+  run_in_main_loop([this]() coroutine_fn {
+    make(Below::kLong);
+    write(100, kCluster * 4);
+    close();
+    auto file = make_fault_node(file_->bytes);
+    auto image = make_fault_node(image_file_->bytes);
+    const FaultDriver& file_log = fault_driver(*file);
+    const FaultDriver& image_log = fault_driver(*image);
+    disk_ = open_image(kind_, std::move(file), std::move(image), backing_);
+    ASSERT_TRUE(disk_->co_make_empty().ok());
+    ASSERT_EQ(file_log.log().size(), 2u);
+    EXPECT_EQ(file_log.log()[0].op, kOpZeroes);
+    EXPECT_EQ(file_log.log()[1].op, kOpFlush);
+    ASSERT_EQ(image_log.log().size(), 1u);
+    EXPECT_EQ(image_log.log()[0].op, kOpDiscard);
+    EXPECT_GT(image_log.log()[0].time, file_log.log()[1].time);
+    close();
+  });
+}
+
 TEST_F(AddCowChange, WithoutItsBackingFileTheImageFileIsTheDisk) {
   run_in_main_loop([this]() coroutine_fn {
     make(Below::kShort);

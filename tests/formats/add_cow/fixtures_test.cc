@@ -99,6 +99,44 @@ TEST_F(AddCowFixtures, GuestsSeeWhatTheFirstImplementationWrote) {
   });
 }
 
+TEST_F(AddCowFixtures, AnImageThatHasItAllNeedsNoBackingFile) {
+  fs::remove("all-allocated-flag/base.raw");
+  fs::remove("basic-64k/base.raw");
+  run_in_main_loop([&]() coroutine_fn {
+    auto image = open("all-allocated-flag/disk.add-cow", {.writable = true});
+    ASSERT_TRUE(image.ok()) << image.error().message();
+    for (const json& fixture : manifest_["fixtures"]) {
+      if (fixture["name"] != "all-allocated-flag") continue;
+      EXPECT_EQ(sha256_of(**image), fixture["guest_sha256"].get<std::string>());
+    }
+    EXPECT_TRUE((*image)->co_close().ok());
+    EXPECT_FALSE(open("basic-64k/disk.add-cow").ok());
+    // Whoever only checks has no use for it either.
+    image = open("basic-64k/disk.add-cow", {.check = true});
+    ASSERT_TRUE(image.ok()) << image.error().message();
+    EXPECT_TRUE((*image)->co_close().ok());
+  });
+}
+
+// Links lead to the same files: a loop is found whatever the names are.
+TEST_F(AddCowFixtures, OneFileInTwoRolesIsFoundUnderAnyName) {
+  fs::current_path("chain");
+  fs::remove("base.raw");
+  fs::create_symlink("top.img", "base.raw");  // the image file of the top, below two layers
+  run_in_main_loop([&]() coroutine_fn {
+    auto image = open("top.add-cow");
+    ASSERT_FALSE(image.ok());
+    EXPECT_THAT(image.error().message(), HasSubstr("base.raw' holds the data of an image above it"));
+  });
+  fs::remove("mid.img");
+  fs::create_hard_link("top.add-cow", "mid.img");
+  run_in_main_loop([&]() coroutine_fn {
+    auto image = open("top.add-cow");
+    ASSERT_FALSE(image.ok());
+    EXPECT_THAT(image.error().message(), HasSubstr("Image file 'mid.img' creates an infinite loop"));
+  });
+}
+
 /// The value of a "Format specific" field.
 template <typename T>
 T field(const ImageInfo& info, const std::string& key) {
@@ -119,9 +157,10 @@ TEST_F(AddCowFixtures, HeadersSayWhatTheyWereGiven) {
       const auto info = (*image)->co_info();
       ASSERT_TRUE(info.ok());
       EXPECT_EQ(info->cluster_size, fixture["cluster_size"].get<uint64_t>());
-      EXPECT_EQ(info->backing_filename, fixture["backing_file"].is_null() ? "" : fixture["backing_file"]);
-      EXPECT_EQ(field<std::string>(*info, "image-file"), fixture["image_file"]);
-      EXPECT_EQ(field<std::string>(*info, "image-format"), fixture["image_fmt"]);
+      EXPECT_EQ(info->backing_filename,
+                fixture["backing_file"].is_null() ? "" : fixture["backing_file"].get<std::string>());
+      EXPECT_EQ(field<std::string>(*info, "image-file"), fixture["image_file"].get<std::string>());
+      EXPECT_EQ(field<std::string>(*info, "image-format"), fixture["image_fmt"].get<std::string>());
       const bool all = (fixture["compatible_features"].get<uint64_t>() & kAllAllocated) != 0;
       EXPECT_EQ(field<bool>(*info, "all-allocated"), all);
       int64_t allocated = 0;
