@@ -29,7 +29,8 @@ namespace coimg::add_cow {
 /// An open add-cow image. Every public call comes from one AioContext.
 ///
 /// Locks, in the order in which they are taken:
-///   in_flight_   guest ranges in which clusters are being allocated, exclusively. Reads and writes of clusters that
+///   in_flight_   guest ranges in which clusters are being allocated: exclusively by writes, shared by zeroing. Reads
+///   and writes of clusters that
 ///                are allocated do not wait for it: a bit that is set stays set.
 ///   CowBitmap's own locks, which are not held over guest data I/O.
 class AddCow final : public BlockDriver {

@@ -43,7 +43,6 @@ Result<void> AddCow::grow(uint64_t new_length, Preallocation preallocation) {
   COIMG_TRY(image_->co_flush());
   undo.dismiss();
   virtual_size_ = new_length;
-  first_gap_ = std::min(first_gap_, old_clusters);
   return {};
 }
 

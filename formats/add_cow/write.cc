@@ -90,7 +90,8 @@ Result<void> AddCow::pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOp
   if (all_allocated_) return image_->co_pwrite_zeroes(offset, bytes, in_image);
   const uint64_t end = std::min(offset + bytes, virtual_size_);
   const uint64_t start = geometry_.cluster_down(offset);
-  const TrackedRequest request(in_flight_, start, geometry_.cluster_up(end) - start, RangeMode::kExclusive);
+  // Shared among each other: who zeroes the same clusters does the same to them.
+  const TrackedRequest request(in_flight_, start, geometry_.cluster_up(end) - start, RangeMode::kShared);
   while (offset < end) {
     const Extent extent = COIMG_TRY(map(offset, end - offset));
     COIMG_TRY(extent.in_image ? image_->co_pwrite_zeroes(offset, extent.bytes, in_image)
@@ -101,7 +102,7 @@ Result<void> AddCow::pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOp
 }
 
 /// Zeroes clusters that are not allocated. Where the guest sees zeros already, they stay so. Locks: the caller has them
-/// in flight exclusively. Errors: ENOTSUP for parts of a cluster, which have to be written.
+/// in flight, beside no writes. Errors: ENOTSUP for parts of a cluster, which have to be written.
 Result<void> AddCow::zero_unallocated(uint64_t offset, uint64_t bytes, const ZeroOptions& options) {
   const uint64_t end = offset + bytes;
   while (offset < end) {
