@@ -29,20 +29,6 @@ OpenFlags backing_flags(const OpenFlags& top) {
   return flags;
 }
 
-/// The name of an image's file, as the base of relative names.
-const std::string& base_name(const BlockNode& node) { return node.file() ? node.file()->filename() : node.filename(); }
-
-/// A name out of an image's header. Only host files are opened for it: an image must not make us connect to servers
-/// or follow options that its author wrote.
-Result<std::string> backing_path(const OpenContext& context, const BlockNode& overlay, const std::string& stored) {
-  std::string name = resolve_backing_name(base_name(overlay), stored);
-  const std::string protocol = split_protocol(name).protocol;
-  if (protocol.empty() || protocol == "file") return name;
-  if (protocol != "json") COIMG_TRY(find_protocol(context.registry, name));
-  return Error(ENOTSUP,
-               fmt::format("Backing file '{}' is not a local file; name it with backing.* options to use it", name));
-}
-
 bool names_a_file(const Options& options) {
   return std::ranges::any_of(
       options.values(), [](const auto& option) { return option.first == "file" || option.first.starts_with("file."); });
@@ -59,12 +45,12 @@ Result<std::optional<LayerRequest>> find_backing(const OpenContext& context, Blo
     return Error(ENODEV, fmt::format("Cannot find device='{0}' nor node-name='{0}'", reference));
   }
   const ImageInfo info = COIMG_TRY(node.co_info());
-  if (info.backing_filename.empty() && overrides.empty()) return std::optional<LayerRequest>();
+  if (info.backing_unused || (info.backing_filename.empty() && overrides.empty())) return std::optional<LayerRequest>();
 
   LayerRequest request{.name = {}, .options = std::move(overrides), .format = {}, .flags = backing_flags(flags)};
   if (!request.options.has("driver")) request.format = info.backing_format;
   if (!names_a_file(request.options) && !info.backing_filename.empty()) {
-    request.name = COIMG_TRY(backing_path(context, node, info.backing_filename));
+    request.name = COIMG_TRY(stored_file_path(context, node, "Backing file", info.backing_filename, "backing"));
   }
   return std::optional(std::move(request));
 }
@@ -91,6 +77,7 @@ Error in_backing_file(Error error, unsigned depth) {
 
 Result<OpenedLayer> open_chain(OpenContext& context, LayerRequest request) {
   OpenedLayer top = COIMG_TRY(open_layer(context, std::move(request)));
+  context.role = "Backing file";
   BlockNode* overlay = top.node.get();
   Options overrides = std::move(top.backing_options);
   for (unsigned depth = 1;; ++depth) {

@@ -1,4 +1,5 @@
 // Making an image: the file first, then the format in it.
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -34,20 +35,80 @@ Result<std::unique_ptr<BlockNode>> make_file(const DriverRegistry& registry, con
   return node;
 }
 
-/// The file that holds the data of a new image, as large as the disk. `created` as in make_file().
-Result<void> make_data_file(const DriverRegistry& registry, const BlockNode& image, const std::string& path,
-                            const CreateOptions& options, bool& created) coroutine_fn {
+/// Refuses a data file that is the new image itself or what lies below it, under whatever name.
+Result<void> check_data_file(const std::string& filename, const DataFilePlan& plan, const CreateOptions& options) {
+  const auto identity = find_host_file("file:" + plan.path);
+  if (!identity) return {};
+  if (identity == find_host_file(filename)) {
+    return Error(EINVAL, fmt::format("Data file '{}' is the image itself", plan.path));
+  }
+  const auto backing = options.find_spec("backing_file") ? options.text("backing_file") : std::nullopt;
+  if (backing && identity == find_host_file(resolve_backing_name(filename, *backing))) {
+    return Error(EINVAL, fmt::format("Data file '{}' is the backing file", plan.path));
+  }
+  return {};
+}
+
+/// The file that holds the data of a new image as plain bytes, as large as the disk. `created` as in make_file().
+Result<void> make_plain_data_file(const DriverRegistry& registry, const std::string& path, const CreateOptions& options,
+                                  bool& created) coroutine_fn {
   const auto preallocation = find_preallocation(options.text("preallocation").value_or("off"));
   const bool reserve = preallocation == Preallocation::kFalloc || preallocation == Preallocation::kFull;
   const uint64_t bytes = align_up(options.number("size").value_or(0), kSectorSize);
   auto data = COIMG_TRY(make_file(registry, "file:" + path, options, created));
-  Result<void> sized;
-  if (data->file_identity() && data->file_identity() == image.file_identity()) {
-    sized = Error(EINVAL, fmt::format("Data file '{}' is the image itself", path));
-  }
-  if (sized.ok()) sized = data->co_truncate(bytes, reserve ? *preallocation : Preallocation::kOff);
+  auto sized = data->co_truncate(bytes, reserve ? *preallocation : Preallocation::kOff);
   auto closed = data->co_close();
   return sized.ok() ? std::move(closed) : std::move(sized);
+}
+
+/// Makes an image that is there as long as the new one's disk. It is not cut: its data may be all that the user wants.
+Result<void> lengthen_data_image(const DriverRegistry& registry, const DataFilePlan& plan, uint64_t bytes)
+    coroutine_fn {
+  const OpenFlags flags{.writable = true, .resizable = true, .exclusive_source = true};
+  const auto data =
+      COIMG_TRY(open_image(registry, {.name = {.text = "file:" + plan.path}, .format = plan.format, .flags = flags}));
+  const uint64_t length = align_down(data->exact_length(), kSectorSize);
+  Result<void> sized;
+  if (length > bytes) {
+    sized = Error(EINVAL, fmt::format("'{}' has {} bytes, more than the {} of the new disk, and is not cut", plan.path,
+                                      length, bytes));
+  } else if (length < bytes) {
+    sized = data->co_truncate(bytes);
+  }
+  auto closed = data->co_close();
+  return sized.ok() ? std::move(closed) : std::move(sized);
+}
+
+/// The image that holds the data of a new one: the one that is there, unless its file is empty, or one made for it.
+Result<void> make_data_image(const DriverRegistry& registry, const DataFilePlan& plan, const CreateOptions& options,
+                             bool& created) coroutine_fn {
+  const uint64_t bytes = align_up(options.number("size").value_or(0), kSectorSize);
+  const std::string name = "file:" + plan.path;
+  const DriverType* const format = registry.find(plan.format);
+  if (!format || format->kind() != DriverKind::kFormat) {
+    return Error(EINVAL, fmt::format("Unknown file format '{}'", plan.format));
+  }
+  struct stat status{};
+  const bool exists = stat(plan.path.c_str(), &status) == 0;
+  if (exists && !(S_ISREG(status.st_mode) && status.st_size == 0)) return lengthen_data_image(registry, plan, bytes);
+
+  CreateOptions data_options(format->create_options());
+  COIMG_TRY(data_options.set("size", std::to_string(bytes)));
+  COIMG_TRY(format->complete_create_options(registry, name, true, data_options));
+  CreatedFiles files;
+  auto made = create_image(registry, *format, name, data_options, &files);
+  created = files.image;
+  return made;
+}
+
+/// `created` is set to the path if the file is new.
+Result<void> make_data_file(const DriverRegistry& registry, const DataFilePlan& plan, const CreateOptions& options,
+                            std::optional<std::string>& created) coroutine_fn {
+  bool is_new = false;
+  auto made = plan.format.empty() ? make_plain_data_file(registry, plan.path, options, is_new)
+                                  : make_data_image(registry, plan, options, is_new);
+  if (is_new) created = plan.path;
+  return made;
 }
 
 /// Lets the format write itself; a protocol has nothing to write, its image is as large as the file.
@@ -59,24 +120,35 @@ Result<void> write_format(const DriverType& type, BlockNode& file, const std::st
 
 }  // namespace
 
-Result<void> create_image(const DriverRegistry& registry, const DriverType& type, const std::string& filename,
-                          const CreateOptions& options, bool* created_file) {
-  if (created_file) *created_file = false;
-  COIMG_TRY(type.validate_create(options));
-  bool created = false;
-  auto made = make_file(registry, filename, options, created);
-  if (created_file) *created_file = created;
-  if (!made.ok()) return std::move(made).error();
+std::optional<BlockNode::FileIdentity> find_host_file(const std::string& name) {
+  const ProtocolName parts = split_protocol(name);
+  struct stat status{};
+  if (!parts.protocol.empty() && parts.protocol != "file") return std::nullopt;
+  if (stat(parts.rest.c_str(), &status) != 0) return std::nullopt;
+  return BlockNode::FileIdentity{status.st_dev, status.st_ino};
+}
 
-  BlockNode& file = **made;
-  const auto data_file = type.data_file_of(options);
-  bool created_data_file = false;
+Result<void> create_image(const DriverRegistry& registry, const DriverType& type, const std::string& filename,
+                          const CreateOptions& options, CreatedFiles* created) {
+  CreatedFiles files;
+  CreatedFiles& made = created ? *created : files;
+  made = {};
+  COIMG_TRY(type.validate_create(options));
+  const auto plan = type.data_file_of(filename, options);
+  if (plan) COIMG_TRY(check_data_file(filename, *plan, options));  // before anything is emptied
+  const auto file = COIMG_TRY(make_file(registry, filename, options, made.image));
+
   Result<void> written;
-  if (data_file) written = make_data_file(registry, file, *data_file, options, created_data_file);
-  if (written.ok()) written = write_format(type, file, filename, options);
-  auto closed = file.co_close();
-  if (written.ok()) return closed;
-  if (created_data_file) ::unlink(data_file->c_str());
+  if (plan) written = check_data_file(filename, *plan, options);
+  if (plan && written.ok()) written = make_data_file(registry, *plan, options, made.data_file);
+  if (plan && written.ok()) written = check_data_file(filename, *plan, options);  // now that it is there
+  if (written.ok()) written = write_format(type, *file, filename, options);
+  auto closed = file->co_close();
+  if (written.ok()) written = std::move(closed);
+  if (!written.ok() && made.data_file) {
+    ::unlink(made.data_file->c_str());
+    made.data_file.reset();
+  }
   return written;
 }
 

@@ -118,6 +118,7 @@ struct ImageInfo {
   bool dirty = false;            ///< not cleanly closed
   std::string backing_filename;  ///< as stored; empty for none
   std::string backing_format;    ///< as stored
+  bool backing_unused = false;   ///< the image shows nothing of it: it is not opened, and need not exist
   std::vector<SnapshotInfo> snapshots;
   std::optional<InfoTree> format_specific;
 };
@@ -282,7 +283,7 @@ struct OpenFlags {
   bool no_io = false;        ///< metadata only (info): no backing or data files, no guest data
   bool no_backing = false;   ///< do not open the backing chain
   bool force_share = false;  ///< -U: no locks
-  bool exclusive_source = false;  ///< source of convert: others may not write, whatever the format
+  bool exclusive_source = false;  ///< source of convert, image file: others may not write, whatever the format
   bool check = false;             ///< opened by check: some damage is tolerated
   unsigned writable_below = 0;    ///< the layer so far below is opened writable and resizable too (commit); 0: none
   bool direct = false;            ///< O_DIRECT
@@ -298,9 +299,22 @@ class DataFileOpener {
   virtual ~DataFileOpener() = default;
   /// Whether the user says which file it is; that goes before what the image says.
   [[nodiscard]] virtual bool named_by_user() const = 0;
+  /// Whether open_image() knows the format, and a backing file may be in it.
+  [[nodiscard]] virtual bool knows_format(std::string_view name) const = 0;
+
   /// Opens the file, as writable as the image is; it becomes the node's data_file(). `stored_name`, what the image
-  /// says, is a plain path, relative to the working directory. Called once at most.
+  /// says, is a plain path, relative to the working directory. One of the two is called, once at most.
   virtual Result<BlockNode*> open(const std::string& stored_name) coroutine_fn = 0;
+  /// The same for guest data in an image of `format`, which is never probed. The name is a backing file's: relative to
+  /// the image's directory. Others may not write to the file meanwhile. Errors: EINVAL, ELOOP for a file that has
+  /// another role in the chain already.
+  virtual Result<BlockNode*> open_image(const std::string& stored_name, const std::string& format) coroutine_fn = 0;
+};
+
+/// The file that is to hold the guest data of a new image.
+struct DataFilePlan {
+  std::string path;         ///< on the host
+  std::string format = {};  ///< of the image in it, which is used if it is there; empty: plain bytes, made anew
 };
 
 /// A driver's static side: its names, and how to recognise, open and create.
@@ -335,9 +349,9 @@ class DriverType {
   virtual bool supports_compression() const { return false; }
   virtual bool supports_check() const { return false; }
   virtual bool supports_data_file() const { return false; }
-  /// The path of the file that is to hold the data of an image with these options; nothing: the image itself does.
-  virtual std::optional<std::string> data_file_of(const CreateOptions& options) const {
-    (void)options;
+  /// Where the data of an image called `filename` with these options is to lie; nothing: in the image itself.
+  virtual std::optional<DataFilePlan> data_file_of(const std::string& filename, const CreateOptions& options) const {
+    (void)filename, (void)options;
     return std::nullopt;
   }
   /// In the order of the "Formatting" line.
@@ -358,8 +372,16 @@ class DriverType {
     return Error(ENOTSUP, "Protocol driver '" + std::string(name()) + "' does not support image creation");
   }
 
+  /// Formats: completes the options of a new image by what follows from others, or from files that exist, before
+  /// anything is made. With `look_at_files` false none is opened.
+  virtual Result<void> complete_create_options(const DriverRegistry& registry, const std::string& filename,
+                                               bool look_at_files, CreateOptions& options) const coroutine_fn {
+    (void)registry, (void)filename, (void)look_at_files, (void)options;
+    return {};
+  }
+
   /// Formats: writes an empty image into `file`, an open, writable, empty node. `options` has the size and is complete.
-  /// The data file, if there is one, has that size already and reads as zeros.
+  /// The data file, if there is one, has that size already; plain bytes read as zeros.
   /// Errors: the message names what is wrong, without the file name (the caller adds it).
   virtual Result<void> create(BlockNode* file, const std::string& filename, const CreateOptions& options) const
       coroutine_fn;

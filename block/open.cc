@@ -99,7 +99,7 @@ Result<OpenedLayer> open_child(OpenContext& context, Options options, OpenFlags 
   }
   if (context.nesting >= kMaxNesting) return Error(ELOOP, "Image formats are nested too deep");
   // A chain of its own, which may not meet the files above either.
-  OpenContext inner{context.registry, context.files, context.nesting + 1};
+  OpenContext inner{context.registry, context.files, context.data_files, context.nesting + 1};
   return open_chain(inner, {std::nullopt, std::move(options), driver.value_or(""), flags});
 }
 
@@ -136,12 +136,19 @@ void warn_about_probed_raw(const std::string& filename) {
       filename));
 }
 
+bool contains(const std::vector<BlockNode::FileIdentity>& files, const BlockNode::FileIdentity& file) {
+  return std::find(files.begin(), files.end(), file) != files.end();
+}
+
 /// Refuses a file that is already part of the chain, else remembers it.
 Result<void> note_file(OpenContext& context, const BlockNode& file) {
   const auto identity = file.file_identity();
   if (!identity) return {};
-  if (std::find(context.files.begin(), context.files.end(), *identity) != context.files.end()) {
-    return Error(ELOOP, fmt::format("Backing file '{}' creates an infinite loop.", file.filename()));
+  if (contains(context.files, *identity)) {
+    return Error(ELOOP, fmt::format("{} '{}' creates an infinite loop.", context.role, file.filename()));
+  }
+  if (contains(context.data_files, *identity)) {
+    return Error(EINVAL, fmt::format("{} '{}' holds the data of an image above it", context.role, file.filename()));
   }
   context.files.push_back(*identity);
   return {};
@@ -192,7 +199,39 @@ class LayerDataFile final : public DataFileOpener {
     return node_.data_file();
   }
 
+  [[nodiscard]] bool knows_format(std::string_view name) const override {
+    const DriverType* const type = context_.registry.find(name);
+    return type != nullptr && type->kind() == DriverKind::kFormat;
+  }
+
+  Result<BlockNode*> open_image(const std::string& stored_name, const std::string& format) coroutine_fn override {
+    OpenFlags flags = node_.flags();
+    flags.resizable = flags.writable;
+    flags.exclusive_source = !flags.force_share;
+    flags.no_backing = flags.check = false;
+    flags.writable_below = 0;
+    OpenedLayer data = COIMG_TRY(open_image_node(stored_name, format, flags));
+    auto checked = check_and_lock(*data.node, flags);
+    if (!checked.ok()) return close_after_error(*data.node, std::move(checked).error());
+    for (const BlockNode* node = data.node.get(); node != nullptr; node = node->data_file()) {
+      if (const auto identity = node->file_identity()) context_.data_files.push_back(*identity);
+    }
+    node_.set_data_file(std::move(data.node));
+    return node_.data_file();
+  }
+
  private:
+  /// A chain of its own, which may not meet the files above.
+  Result<OpenedLayer> open_image_node(const std::string& stored_name, const std::string& format, const OpenFlags& flags)
+      coroutine_fn {
+    if (options_.has("")) return cannot_reference(options_);
+    if (named_by_user()) return open_child(context_, std::move(options_), flags);
+    if (context_.nesting >= kMaxNesting) return Error(ELOOP, "Image formats are nested too deep");
+    OpenContext inner{context_.registry, context_.files, context_.data_files, context_.nesting + 1, "Image file"};
+    std::string path = COIMG_TRY(stored_file_path(context_, node_, "Image file", stored_name, "data-file"));
+    return open_chain(inner, {std::move(path), {}, format, flags}).with_context("Could not open image file");
+  }
+
   Result<OpenedLayer> open_node(const std::string& stored_name, const OpenFlags& flags) coroutine_fn {
     if (options_.has("")) return cannot_reference(options_);
     if (named_by_user()) return open_child(context_, std::move(options_), flags);
@@ -205,10 +244,10 @@ class LayerDataFile final : public DataFileOpener {
   Result<void> check_and_lock(BlockNode& data, const OpenFlags& flags) coroutine_fn {
     if (data.type().kind() == DriverKind::kFormat) return {};  // has been seen to by open_child()
     if (const auto identity = data.file_identity()) {
-      if (std::find(context_.files.begin(), context_.files.end(), *identity) != context_.files.end()) {
+      if (contains(context_.files, *identity) || contains(context_.data_files, *identity)) {
         return Error(EINVAL, fmt::format("Data file '{}' is part of the image in another role", data.filename()));
       }
-      context_.files.push_back(*identity);
+      context_.data_files.push_back(*identity);
     }
     Permissions permissions{.used = kPermConsistentRead, .shared = kPermAll & ~kPermResize};
     if (flags.writable) permissions.used |= kPermWrite | kPermResize;
@@ -259,6 +298,16 @@ Result<OpenedLayer> open_bare_protocol(OpenContext& context, LayerRequest& reque
 Error close_after_error(BlockNode& node, Error error) {
   (void)node.co_close().ok();  // the first error is the one that matters
   return error;
+}
+
+Result<std::string> stored_file_path(const OpenContext& context, const BlockNode& image, std::string_view role,
+                                     const std::string& stored, std::string_view option) {
+  std::string name = resolve_backing_name(image.file() ? image.file()->filename() : image.filename(), stored);
+  const std::string protocol = split_protocol(name).protocol;
+  if (protocol.empty() || protocol == "file") return name;
+  if (protocol != "json") COIMG_TRY(find_protocol(context.registry, name));
+  return Error(ENOTSUP,
+               fmt::format("{} '{}' is not a local file; name it with {}.* options to use it", role, name, option));
 }
 
 Result<ProtocolTarget> find_protocol(const DriverRegistry& registry, const std::string& name) {

@@ -38,9 +38,16 @@ struct OpenedLayer {
 /// What the layers of one chain have in common while it is being opened.
 struct OpenContext {
   const DriverRegistry& registry;
-  std::vector<BlockNode::FileIdentity> files = {};  ///< of the layers above
-  unsigned nesting = 0;                             ///< formats whose file is itself in a format
+  std::vector<BlockNode::FileIdentity> files = {};       ///< of the layers above
+  std::vector<BlockNode::FileIdentity> data_files = {};  ///< that hold the data of the layers above
+  unsigned nesting = 0;                                  ///< formats whose file is itself in a format
+  std::string_view role = "Backing file";                ///< of the next layer, for messages
 };
+
+/// A name out of an image's header, of a file that is its `role`. Only host files are opened for it: an image must not
+/// make us connect to servers or follow options that its author wrote. `option`: what the user can say instead.
+Result<std::string> stored_file_path(const OpenContext& context, const BlockNode& image, std::string_view role,
+                                     const std::string& stored, std::string_view option);
 
 /// The file of a name or of options `file.*`, with no locks yet. Nothing stays open on error.
 Result<OpenedLayer> open_protocol_node(const ProtocolTarget& target, Options options, const OpenFlags& flags)

@@ -85,7 +85,7 @@ Result<void> Conversion::show_snapshot() {
   return {};
 }
 
-/// Finds the drivers and settles the options that the target is created with. Touches no file.
+/// Finds the drivers and settles the options that the target is created with. Changes no file.
 Result<void> Conversion::plan_target() {
   const std::string& format = *request_.target_format;
   target_type_ = COIMG_TRY(find_target_type(context_.registry, format, request_.target));
@@ -106,6 +106,7 @@ Result<void> Conversion::plan_target() {
     }
     COIMG_TRY(options.set("backing_fmt", *backing_format_));
   }
+  COIMG_TRY(target_type_.format->complete_create_options(context_.registry, request_.target, true, options));
   if (supports_backing) {
     backing_ = options.text("backing_file");
     backing_format_ = options.text("backing_fmt");
@@ -153,12 +154,11 @@ Result<void> Conversion::check_not_a_source() const {
 
 Result<void> Conversion::create_target() {
   const DriverType& format = *target_type_.format;
-  bool created_file = false;
+  CreatedFiles files;
   Result<void> created = check_backing_format(context_.registry, *create_options_);
-  if (created.ok()) {
-    created = create_image(context_.registry, format, request_.target, *create_options_, &created_file);
-  }
-  owns_target_ = created.ok() || created_file;
+  if (created.ok()) created = create_image(context_.registry, format, request_.target, *create_options_, &files);
+  owns_target_ = created.ok() || files.image;
+  if (files.data_file.has_value()) data_file_.emplace("file:" + *files.data_file);
   if (created.ok()) return {};
   return explain_create_error(std::move(created).error(), target_type_)
       .with_context(fmt::format("{}: error while converting {}", request_.target, format.name()));
@@ -260,6 +260,7 @@ Result<void> Conversion::close_all() {
 
 void Conversion::remove_target() const {
   if (owns_target_) target_file_.remove(target_identity_);
+  if (data_file_.has_value()) data_file_->remove();
 }
 
 }  // namespace coimg

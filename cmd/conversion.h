@@ -54,7 +54,7 @@ class Conversion {
   Result<int> convert() coroutine_fn;
   Result<void> open_sources() coroutine_fn;
   Result<void> show_snapshot() coroutine_fn;
-  Result<void> plan_target();
+  Result<void> plan_target() coroutine_fn;
   Result<void> check_backing() const;
   Result<void> check_compression(const DriverType& type) const;
   Result<void> check_not_a_source() const;
@@ -79,7 +79,8 @@ class Conversion {
   TargetType target_type_;                       ///< unless creation is skipped
   std::optional<CreateOptions> create_options_;  ///< unless creation is skipped
   std::unique_ptr<BlockNode> target_;
-  bool owns_target_ = false;  ///< this run has created or emptied the target's file
+  bool owns_target_ = false;             ///< this run has created or emptied the target's file
+  std::optional<TargetFile> data_file_;  ///< of the target, when this run has made it
   std::optional<BlockNode::FileIdentity> target_identity_;
   StopSignals stop_signals_;
 };

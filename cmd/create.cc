@@ -92,6 +92,7 @@ Result<void> CreateCommand::create(CommandContext& context) {
     COIMG_TRY(options.set("size", std::to_string(*size_)));
   }
   COIMG_TRY(set_backing_options(options, type));
+  COIMG_TRY(type.format->complete_create_options(context.registry, *filename_, !unsafe_, options));
   COIMG_TRY(settle_backing(context, options));
   const std::optional<uint64_t> size = options.number("size");
   if (!size.has_value()) return Error(EINVAL, "Image creation needs a size parameter");
@@ -102,10 +103,10 @@ Result<void> CreateCommand::create(CommandContext& context) {
   if (!quiet_)
     context.console.out(fmt::format("Formatting '{}', fmt={} {}\n", *filename_, format_, options.describe()));
   COIMG_TRY(check_backing_format(context.registry, options));
-  bool created_file = false;
-  Result<void> result = create_image(context.registry, *type.format, *filename_, options, &created_file);
+  CreatedFiles created;
+  Result<void> result = create_image(context.registry, *type.format, *filename_, options, &created);
   if (result.ok()) return {};
-  if (created_file) TargetFile(*filename_).remove();
+  if (created.image) TargetFile(*filename_).remove();
   return explain_create_error(std::move(result).error(), type);
 }
 

@@ -159,8 +159,10 @@ Result<void> DdCommand::check_not_the_source(const BlockNode& source) const {
 Result<void> DdCommand::create(const CommandContext& context, const TargetType& type, uint64_t bytes, bool& created) {
   CreateOptions options = target_create_options(type);
   COIMG_TRY(options.set("size", std::to_string(bytes)));
-  auto made = create_image(context.registry, *type.format, *output_, options, &created);
-  created = created || made.ok();
+  COIMG_TRY(type.format->complete_create_options(context.registry, *output_, true, options));
+  CreatedFiles files;
+  auto made = create_image(context.registry, *type.format, *output_, options, &files);
+  created = files.image || made.ok();
   if (made.ok()) return {};
   return explain_create_error(std::move(made).error(), type)
       .with_context(fmt::format("{}: error while creating output image", *output_));

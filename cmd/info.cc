@@ -91,7 +91,7 @@ Result<std::vector<ImageReport>> InfoCommand::collect(const CommandContext& cont
     reports.push_back(COIMG_TRY(look_at(context, *next)));
     next.reset();
     const ImageReport& report = reports.back();
-    if (!backing_chain_ || report.info.backing_filename.empty()) continue;
+    if (!backing_chain_ || report.info.backing_filename.empty() || report.info.backing_unused) continue;
     if (!report.resolved_backing.has_value()) {
       return Error(EINVAL,
                    fmt::format("Could not determine the path of backing file '{}'", report.info.backing_filename));

@@ -17,6 +17,18 @@ namespace {
 
 constexpr double kProgressStep = 1;
 
+/// Whether the files of an image are in a chain that is to be its backing file.
+bool has_part_of(const BlockNode& overlay, const BlockNode* chain) {
+  for (; chain != nullptr; chain = chain->backing()) {
+    for (const BlockNode* other = chain; other != nullptr; other = other->data_file()) {
+      for (const BlockNode* own = &overlay; own != nullptr; own = own->data_file()) {
+        if (own->file_identity().has_value() && own->file_identity() == other->file_identity()) return true;
+      }
+    }
+  }
+  return false;
+}
+
 class RebaseCommand final : public Command {
  public:
   [[nodiscard]] std::string_view name() const override { return "rebase"; }
@@ -93,7 +105,9 @@ Result<int> RebaseCommand::rebase(CommandContext& context, BlockNode& overlay, P
   if (!unsafe_) {
     std::unique_ptr<BlockNode> new_backing;
     if (!backing_->empty()) new_backing = COIMG_TRY(open_new_backing(context, overlay));
-    Result<int> copied = copy(context, overlay, new_backing.get(), progress);
+    const bool is_loop = has_part_of(overlay, new_backing.get());
+    Result<int> copied = is_loop ? Result<int>(cannot_change(EINVAL, "it has the image itself below it"))
+                                 : copy(context, overlay, new_backing.get(), progress);
     if (new_backing != nullptr) copied = close_after(*new_backing, std::move(copied));
     if (!copied.ok() || *copied != 0) return copied;
   }

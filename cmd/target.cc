@@ -80,14 +80,6 @@ Result<int> print_create_option_help(const CommandContext& context, const std::s
   return 0;
 }
 
-std::optional<BlockNode::FileIdentity> find_host_file(const std::string& name) {
-  const ProtocolName parts = split_protocol(name);
-  struct stat status{};
-  if (!parts.protocol.empty() && parts.protocol != "file") return std::nullopt;
-  if (stat(parts.rest.c_str(), &status) != 0) return std::nullopt;
-  return BlockNode::FileIdentity{status.st_dev, status.st_ino};
-}
-
 Error explain_create_error(Error error, const TargetType& type) {
   if (error.errnum() != EFBIG || error.message().starts_with("The image size is too large")) return error;
   const bool has_clusters = CreateOptions(type.format->create_options()).find_spec("cluster_size") != nullptr;

@@ -33,9 +33,6 @@ Result<void> check_backing_format(const DriverRegistry& registry, const CreateOp
 Result<int> print_create_option_help(const CommandContext& context, const std::string& format,
                                      const std::optional<std::string>& filename);
 
-/// The host file that a name leads to, if there is one.
-std::optional<BlockNode::FileIdentity> find_host_file(const std::string& name);
-
 /// Puts the words that a user needs on an image that is too large for its format; leaves other errors alone.
 Error explain_create_error(Error error, const TargetType& type);
 

@@ -1,6 +1,7 @@
 #include "formats/registry.h"
 
 #include "block/protocol/host_file.h"
+#include "formats/add_cow/driver.h"
 #include "formats/qcow2/driver.h"
 #include "formats/raw.h"
 
@@ -11,6 +12,7 @@ void register_builtin_drivers(DriverRegistry& registry) {
   registry.add(make_host_device_driver_type());
   registry.add(make_raw_driver_type());
   registry.add(make_qcow2_driver_type());
+  registry.add(make_add_cow_driver_type());
 }
 
 }  // namespace coimg

@@ -19,7 +19,7 @@ _coimg() {
 
   case $prev in
     -f | -F | -O | --format)
-      mapfile -t COMPREPLY < <(compgen -W 'raw qcow2' -- "$cur")
+      mapfile -t COMPREPLY < <(compgen -W 'raw qcow2 add-cow' -- "$cur")
       return
       ;;
     -t | -T)

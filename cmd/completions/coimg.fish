@@ -15,7 +15,7 @@ complete -c coimg -n __coimg_without_command -f -a map -d 'List where its ranges
 complete -c coimg -n __coimg_without_command -s V -l version -d 'Show the version'
 complete -c coimg -s h -l help -d 'Show help'
 
-set -l formats 'raw qcow2'
+set -l formats 'raw qcow2 add-cow'
 set -l caches 'none writeback writethrough directsync unsafe'
 
 complete -c coimg -n '__fish_seen_subcommand_from bitmap check compare convert create info map' -x -s f -a $formats -d 'Image format'

@@ -17,7 +17,7 @@ commands=(
   'resize:change the size of an image'
   'snapshot:manage internal snapshots'
 )
-formats=(raw qcow2)
+formats=(raw qcow2 add-cow)
 caches=(none writeback writethrough directsync unsafe)
 
 _arguments -C '(- *)'{-h,--help}'[show help]' '(- *)'{-V,--version}'[show the version]' '1:command:->command' '*::argument:->argument'

@@ -40,8 +40,9 @@ class Qcow2DriverType final : public DriverType {
   bool supports_compression() const override { return true; }
   bool supports_check() const override { return true; }
   bool supports_data_file() const override { return true; }
-  std::optional<std::string> data_file_of(const CreateOptions& options) const override {
-    return options.given("data_file") ? options.text("data_file") : std::nullopt;
+  std::optional<DataFilePlan> data_file_of(const std::string&, const CreateOptions& options) const override {
+    if (!options.given("data_file")) return std::nullopt;
+    return DataFilePlan{.path = options.text("data_file").value_or("")};
   }
 
   std::vector<CreateOptionSpec> create_options() const override {

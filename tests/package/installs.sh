@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The .deb that cpack makes holds the program, its manual page and its completions, and the program runs from there:
+# The .deb that cpack makes holds the program, its manual pages and its completions, and the program runs from there:
 # installs.sh BUILD_DIRECTORY
 set -eu
 build=$(readlink -f "${1:?usage: installs.sh BUILD_DIRECTORY}")
@@ -24,8 +24,8 @@ else
 fi
 
 failed=0
-for file in usr/bin/coimg usr/share/man/man1/coimg.1 usr/share/bash-completion/completions/coimg \
-  usr/share/zsh/vendor-completions/_coimg usr/share/fish/vendor_completions.d/coimg.fish; do
+for file in usr/bin/coimg usr/share/man/man1/coimg.1 usr/share/man/man5/add-cow.5 \
+  usr/share/bash-completion/completions/coimg usr/share/zsh/vendor-completions/_coimg usr/share/fish/vendor_completions.d/coimg.fish; do
   [ -s "root/$file" ] || { echo "missing: /$file"; failed=1; }
 done
 if [ -e root/usr/include ] || [ -e root/usr/lib ]; then echo "the package holds the runtime as a library"; failed=1; fi

@@ -154,6 +154,10 @@ class GivenDataFile final : public DataFileOpener {
     image_.set_data_file(std::move(data_));
     return image_.data_file();
   }
+  [[nodiscard]] bool knows_format(std::string_view name) const override { return name == "raw" || name == "qcow2"; }
+  Result<BlockNode*> open_image(const std::string& stored_name, const std::string&) coroutine_fn override {
+    return open(stored_name);
+  }
 
  private:
   BlockNode& image_;

@@ -1,0 +1,172 @@
+// The power goes at every point of a random run. Whatever of the unflushed writes has reached the two files, the image
+// must open, be free of corruptions, and each byte must be what the last flush left or what was written since. The
+// image file is full of garbage before: a bit that got ahead of its data would show it.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+#include <span>
+
+#include "block/util/math.h"
+#include "coroutine/main_loop.h"
+#include "tests/formats/add_cow/image_fixture.h"
+
+namespace coimg::add_cow {
+namespace {
+
+/// The guest's view after one operation.
+struct Version {
+  Bytes content;
+  uint64_t end = 0;  ///< the time when the operation had returned
+  bool flush = false;
+};
+
+class CrashRun {
+ public:
+  CrashRun(const ImageKind& kind, uint64_t seed) coroutine_fn : kind_(kind), random_(seed) {
+    const uint64_t size = kind.cluster_size * 24 + 1024;
+    backing_ = backing_content(kind, size, seed);
+    content_ = backing_;
+    content_.resize(size);
+    auto file = make_fault_node(create_add_cow(kind, size));
+    auto image = make_fault_node(kind.qcow2_image ? create_qcow2(size) : poison(size));
+    image_file_ = image.get();
+    begin_ = FaultDriver::now();
+    image_ = open_image(kind, std::move(file), std::move(image), backing_);
+    record(true);
+  }
+
+  void step() coroutine_fn {
+    const uint64_t offset = pick(content_.size());
+    const uint64_t bytes = 1 + pick(std::min(content_.size() - offset, kind_.cluster_size * 4));
+    switch (pick(11)) {
+      case 0 ... 5:
+        write(offset, bytes);
+        break;
+      case 6 ... 7: {
+        ZeroOptions options;
+        options.may_unmap = pick(2);
+        ASSERT_TRUE(image_->co_pwrite_zeroes(offset, bytes, options).ok());
+        change(offset, Bytes(bytes));
+        break;
+      }
+      case 8: {
+        const uint64_t size = align_up(kind_.cluster_size / 2 * (1 + pick(60)), kSectorSize);
+        const bool changes = size != content_.size();
+        ASSERT_TRUE(image_->co_truncate(size).ok());
+        content_.resize(size);
+        return record(changes);  // it is durable when it returns, and so is what was before
+      }
+      default:
+        ASSERT_TRUE(image_->co_flush().ok());
+        return record(true);
+    }
+    record(false);
+  }
+
+  /// Cuts the power `ios` I/Os after the begin.
+  void crash_at(uint64_t ios, uint64_t seed) coroutine_fn {
+    const uint64_t time = begin_ + ios;
+    const auto after = open_image(kind_, make_mem_node(disk_after_crash(*image_->file(), time, seed)),
+                                  make_mem_node(disk_after_crash(*image_file_, time, seed)), backing_);
+    ASSERT_NE(after, nullptr);
+    const auto [first, last] = possible_versions(time);
+    expect_allowed(read_all(*after), std::span(versions_).subspan(first, last - first + 1));
+    ASSERT_TRUE(after->co_truncate(after->length() + kind_.cluster_size * 3).ok());
+    expect_zeros_at_end(*after);
+    expect_sound(*after);
+    ASSERT_TRUE(after->co_close().ok());
+  }
+
+  uint64_t ios() const { return FaultDriver::now() - begin_; }
+  bool usable() const { return image_ != nullptr; }
+  void close() coroutine_fn { EXPECT_TRUE(image_->co_close().ok()); }
+
+ private:
+  uint64_t pick(uint64_t limit) { return random_() % limit; }
+
+  void write(uint64_t offset, uint64_t bytes) coroutine_fn {
+    Bytes data(bytes);
+    for (std::byte& byte : data) byte = std::byte(random_());
+    ASSERT_TRUE(image_->co_pwrite(offset, data).ok());
+    change(offset, data);
+  }
+  void change(uint64_t offset, const Bytes& data) {
+    std::ranges::copy(data, content_.begin() + static_cast<ptrdiff_t>(offset));
+  }
+  void record(bool flush) { versions_.push_back({content_, FaultDriver::now(), flush}); }
+
+  /// From the last flush that was complete to the operation that was under way.
+  [[nodiscard]] std::pair<size_t, size_t> possible_versions(uint64_t time) const {
+    size_t last = 0;
+    while (last + 1 < versions_.size() && versions_[last].end < time) ++last;
+    // An operation that had returned without writing anything may have done so before or after the cut.
+    while (last + 1 < versions_.size() && versions_[last + 1].end <= time) ++last;
+    size_t first = last;
+    while (!(versions_[first].flush && versions_[first].end <= time)) --first;
+    return {first, last};
+  }
+
+  static std::shared_ptr<MemDisk> disk_after_crash(const BlockNode& file, uint64_t time, uint64_t seed) {
+    const FaultDriver& driver = fault_driver(file);
+    return std::make_shared<MemDisk>(driver.bytes_after_crash(driver.entries_until(time), seed));
+  }
+
+  static void expect_allowed(const Bytes& seen, std::span<const Version> versions) {
+    size_t length = seen.size();
+    for (const Version& version : versions) length = std::min(length, version.content.size());
+    for (size_t at = 0; at < length; ++at) {
+      const auto same = [&](const Version& version) { return version.content[at] == seen[at]; };
+      ASSERT_TRUE(std::ranges::any_of(versions, same))
+          << "byte " << at << " is neither what was flushed nor what was written since";
+    }
+  }
+
+  /// Neither the backing file nor bits that a crash has left behind the end may show when the disk grows.
+  void expect_zeros_at_end(BlockNode& image) const coroutine_fn {
+    Bytes end(kind_.cluster_size * 3);
+    ASSERT_TRUE(image.co_pread(image.length() - end.size(), end).ok());
+    ASSERT_EQ(end, Bytes(end.size()));
+  }
+
+  const ImageKind kind_;
+  std::mt19937_64 random_;
+  Bytes backing_, content_;
+  std::vector<Version> versions_;
+  uint64_t begin_ = 0;
+  const BlockNode* image_file_ = nullptr;
+  std::unique_ptr<BlockNode> image_;
+};
+
+class AddCowCrash : public testing::TestWithParam<ImageKind> {};
+
+TEST_P(AddCowCrash, LeavesASoundImageWithAllThatWasFlushed) {
+  const uint64_t seed = test_seed();
+  SCOPED_TRACE(testing::Message() << "COIMG_TEST_SEED=" << seed);
+  run_in_main_loop([&]() coroutine_fn {
+    CrashRun run(GetParam(), seed);
+    ASSERT_TRUE(run.usable());
+    for (int step = 0; step < 60 && !HasFailure(); ++step) run.step();
+    const uint64_t entries = run.ios();
+    const uint64_t distance = 1 + entries / 150;
+    for (uint64_t cut = 0; cut <= entries && !HasFailure(); cut += distance) {
+      for (uint64_t choice = 0; choice < 4 && !HasFailure(); ++choice) {
+        SCOPED_TRACE(testing::Message() << "power lost behind I/O " << cut << " of " << entries << ", choice "
+                                        << choice);
+        run.crash_at(cut, choice == 0 ? 0 : seed + cut * 4 + choice);
+      }
+    }
+    run.close();
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, AddCowCrash,
+                         testing::Values(ImageKind{.cluster_size = 4096, .below = Below::kShort},
+                                         ImageKind{.cluster_size = 4096, .below = Below::kLong},
+                                         ImageKind{.cluster_size = 4096, .below = Below::kNothing},
+                                         ImageKind{.cluster_size = 16384, .below = Below::kLong},
+                                         ImageKind{.cluster_size = 4096, .below = Below::kShort, .qcow2_image = true},
+                                         ImageKind{.cluster_size = 8192, .below = Below::kLong, .qcow2_image = true}));
+
+}  // namespace
+}  // namespace coimg::add_cow
