@@ -113,6 +113,7 @@ struct InfoTree {
 /// What a format tells about an open image beyond its length.
 struct ImageInfo {
   std::optional<uint64_t> cluster_size;
+  uint64_t vm_state_offset = 0;  ///< where behind the disk a machine's state begins; 0: there is no place for one
   bool encrypted = false;
   bool dirty = false;            ///< not cleanly closed
   std::string backing_filename;  ///< as stored; empty for none
@@ -312,7 +313,7 @@ class DriverType {
 
   struct OpenArgs {
     BlockNode* node = nullptr;   ///< the one being opened; its backing() is set between open() and the first request
-    BlockNode* file = nullptr;   ///< formats: the node below, owned by the node being opened
+    BlockNode* file = nullptr;   ///< formats and what has a child_key(): the node below, owned by the one being opened
     std::string filename;        ///< of the image, for messages and for resolving relative names
     Options* options = nullptr;  ///< the driver takes what it knows; the block layer refuses what is left
     OpenFlags flags;
@@ -342,6 +343,17 @@ class DriverType {
   /// Protocols: whether names that begin with "SCHEME:" are theirs.
   virtual bool handles_scheme(std::string_view scheme) const {
     return kind() == DriverKind::kProtocol && scheme == name();
+  }
+
+  /// Protocols that lie on another node: the option that says on which ("image"). It is open, and the node's file(),
+  /// when open() is called.
+  virtual std::string_view child_key() const { return {}; }
+  /// Protocols: whether names stand for options, which parse_name() sets, "x-KEY" for the name of the child. Such a
+  /// protocol takes no name as the option `filename`.
+  virtual bool has_option_names() const { return false; }
+  virtual Result<void> parse_name(const std::string& name, Options& options) const {
+    (void)name, (void)options;
+    return {};
   }
 
   /// Protocols: makes the file `filename`, or empties the one that is there once nobody else uses it. `created` is set

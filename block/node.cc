@@ -61,8 +61,10 @@ Result<void> BlockNode::co_flush() {
   if (flags_.no_flush) return {};
   // What is written while the flush runs may miss it and is left for the next one.
   const uint64_t generation = write_generation_;
+  if (file_ && !is_protocol_) file_->debug_event(DebugEvent::kFlushToOs);
   // A format may have changed metadata on its own account, so it is always asked; its file knows what was written.
   if (is_protocol_ && generation == flushed_generation_) return {};
+  if (is_protocol_) debug_event(DebugEvent::kFlushToDisk);
   COIMG_TRY(driver_->flush().in_file(subject()));
   flushed_generation_ = std::max(flushed_generation_, generation);
   return {};
@@ -129,6 +131,7 @@ Result<void> BlockNode::co_change_backing_file(const std::string& name, const st
 Result<void> BlockNode::co_make_empty() {
   if (!flags_.writable) return Error(EACCES, "image is read-only");
   ++write_generation_;
+  if (file_) file_->debug_event(DebugEvent::kEmptyImagePrepare);
   return driver_->make_empty().in_file(subject());
 }
 

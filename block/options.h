@@ -30,7 +30,8 @@ class Options {
   /// Removes an option and converts it; nothing when absent. Errors: EINVAL with qemu-img's words for a bad value.
   std::optional<std::string> take_text(std::string_view key);
   Result<std::optional<bool>> take_bool(std::string_view key);
-  Result<std::optional<uint64_t>> take_size(std::string_view key);  ///< accepts the suffixes of specs 2.1, parser B
+  Result<std::optional<int64_t>> take_number(std::string_view key);  ///< no suffix
+  Result<std::optional<uint64_t>> take_size(std::string_view key);   ///< accepts the suffixes of specs 2.1, parser B
   /// Removes all options "PREFIX.rest" and returns them as "rest"; also an option "PREFIX" itself, as "".
   Options take_child(std::string_view prefix);
 
