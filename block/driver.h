@@ -230,6 +230,11 @@ class BlockDriver {
       coroutine_fn;
   virtual Result<void> visit_bitmap(const std::string& name, const DirtyVisitor& visitor) coroutine_fn;
 
+  /// The state of a machine, which images can hold besides its disk; of any size, and zeros where nothing was written.
+  /// ENOTSUP for formats that have no place for one.
+  virtual Result<void> preadv_vm_state(uint64_t offset, const IoVector& iov) coroutine_fn;
+  virtual Result<void> pwritev_vm_state(uint64_t offset, const IoVector& iov) coroutine_fn;
+
   virtual Result<CheckResult> check(const CheckOptions& options) coroutine_fn;
 
   /// Stores another name and format of the backing file, empty for none; the open image goes on with the one it has.

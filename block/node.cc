@@ -111,6 +111,19 @@ Result<void> BlockNode::co_show_snapshot(const SnapshotSelector& selector) {
   return std::move(shown).in_file(subject());
 }
 
+Result<void> BlockNode::co_preadv_vm_state(uint64_t offset, const IoVector& iov) {
+  if (file_) file_->debug_event(DebugEvent::kVmStateLoad);
+  return driver_->preadv_vm_state(offset, iov).in_file(subject());
+}
+
+Result<void> BlockNode::co_pwritev_vm_state(uint64_t offset, const IoVector& iov) {
+  if (!flags_.writable) return Error(EACCES, "image is read-only");
+  if (file_) file_->debug_event(DebugEvent::kVmStateSave);
+  auto written = driver_->pwritev_vm_state(offset, iov);
+  ++write_generation_;
+  return std::move(written).in_file(subject());
+}
+
 Result<CheckResult> BlockNode::co_check(const CheckOptions& options) {
   class IgnoreFindings final : public CheckReporter {
     void finding(std::string_view) override {}

@@ -77,6 +77,9 @@ class BlockNode {
   Result<void> co_set_bitmap_recording(const std::string& name, bool recording) coroutine_fn;
   Result<void> co_merge_bitmap(const std::string& name, BlockNode& source, const std::string& source_name) coroutine_fn;
   Result<void> co_visit_bitmap(const std::string& name, const DirtyVisitor& visitor) coroutine_fn;
+  /// See BlockDriver. Writing needs a writable node.
+  Result<void> co_preadv_vm_state(uint64_t offset, const IoVector& iov) coroutine_fn;
+  Result<void> co_pwritev_vm_state(uint64_t offset, const IoVector& iov) coroutine_fn;
   Result<CheckResult> co_check(const CheckOptions& options) coroutine_fn;
   /// See BlockDriver. The node has to be writable, and nothing else may be in flight.
   Result<void> co_change_backing_file(const std::string& name, const std::string& format) coroutine_fn;
