@@ -29,8 +29,8 @@ OpenFlags backing_flags(const OpenFlags& top) {
   return flags;
 }
 
-/// The name of an image's file, as the base of relative names.
-const std::string& base_name(const BlockNode& node) { return node.file() ? node.file()->filename() : node.filename(); }
+/// The name of an image's file, whatever lies in between, as the base of relative names.
+const std::string& base_name(const BlockNode& node) { return node.subject(); }
 
 /// A name out of an image's header. Only host files are opened for it: an image must not make us connect to servers
 /// or follow options that its author wrote.

@@ -240,14 +240,14 @@ Options Options::take_child(std::string_view prefix) {
   return child;
 }
 
-Result<Options> parse_key_value_options(std::string_view text) {
+Result<Options> parse_key_value_options(std::string_view text, std::string_view implied_key) {
   Options options;
   bool first = true;
   for (ListElement& element : split_list(text)) {
     if (element.value) {
       options.set(std::move(element.name), std::move(*element.value));
-    } else if (first) {
-      options.set("file", std::move(element.name));
+    } else if (first && !implied_key.empty()) {
+      options.set(std::string(implied_key), std::move(element.name));
     } else {
       const bool negated = element.name.starts_with("no");
       const std::string name = negated ? element.name.substr(2) : element.name;

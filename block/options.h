@@ -39,8 +39,9 @@ class Options {
   std::map<std::string, OptionValue, std::less<>> values_;
 };
 
-/// Parses "a=b,c=d" with ",," for a comma, for --image-opts.
-Result<Options> parse_key_value_options(std::string_view text);
+/// Parses "a=b,c=d" with ",," for a comma, for --image-opts. A first word alone is the value of `implied_key`, unless
+/// that is empty.
+Result<Options> parse_key_value_options(std::string_view text, std::string_view implied_key = "file");
 /// Parses the object behind "json:".
 Result<Options> parse_json_options(std::string_view json);
 

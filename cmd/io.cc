@@ -87,8 +87,13 @@ Result<void> IoCommand::prepare(const CommandContext& context, std::vector<std::
 Result<int> IoCommand::run(CommandContext& context) {
   IoSession session(context, misalign_);
   if (operand_.has_value()) {
-    IoTarget target{
-        .name = operand_, .is_option_string = image_.image_opts, .format = image_.format.value_or(""), .options = {}};
+    IoTarget target;
+    target.format = image_.format.value_or("");
+    if (image_.image_opts) {
+      target.options = COIMG_TRY(parse_key_value_options(*operand_, ""));
+    } else {
+      target.name = operand_;
+    }
     COIMG_TRY(session.open(std::move(target), mode_));
   }
   if (commands_.empty()) session.run_script();

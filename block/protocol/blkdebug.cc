@@ -120,10 +120,9 @@ class Blkdebug final : public BlockDriver, public BlockDebugger {
 
   Result<BlockStatus> block_status(uint64_t offset, uint64_t bytes, bool want_zero) coroutine_fn override {
     COIMG_TRY(fail_if_told(kBlkdebugBlockStatus, offset, bytes));
-    auto status = COIMG_TRY(image_.co_block_status(offset, bytes, want_zero));
+    auto status = COIMG_TRY(image_.co_chain_status(offset, bytes, nullptr, want_zero)).status;
     if (status.bytes == 0) status = BlockStatus{.bytes = bytes, .zero = true};  // cut off meanwhile
-    // Here it is at the offset that was asked for, wherever the image has it.
-    status.allocated = true;
+    // Here it is at the offset that was asked for, wherever the image or what is below it has it.
     status.host_offset = offset;
     status.file = &node_;
     status.ask_file = false;

@@ -9,6 +9,7 @@
 //     errno = "28"
 #include "block/protocol/blkdebug_options.h"
 
+#include <algorithm>
 #include <cctype>
 #include <cerrno>
 #include <utility>
@@ -82,6 +83,12 @@ Result<void> add_set_state(Options& options, BlkdebugRules& rules) {
   return {};
 }
 
+bool is_rule_option(std::string_view section, std::string_view name) {
+  if (name == "event" || name == "state") return true;
+  if (section == kSetState) return name == "new_state";
+  return name == "errno" || name == "sector" || name == "once" || name == "immediately" || name == "iotype";
+}
+
 Result<void> add_rule(std::string_view section, Options& options, BlkdebugRules& rules) {
   return section == kInjectError ? add_inject_error(options, rules) : add_set_state(options, rules);
 }
@@ -94,10 +101,10 @@ Result<void> take_rules(Options& options, std::string_view section, BlkdebugRule
   if (all.has(""))
     return Error(EINVAL, fmt::format("Block protocol 'blkdebug' doesn't support the option '{}'", section));
   const auto add = [&](Options rule) -> Result<void> {
-    COIMG_TRY(add_rule(section, rule, rules));
-    if (rule.empty()) return {};
-    return Error(EINVAL,
-                 fmt::format("[{}] section doesn't support the option '{}'", section, rule.values().begin()->first));
+    const auto unknown =
+        std::ranges::find_if(rule.values(), [&](const auto& each) { return !is_rule_option(section, each.first); });
+    if (unknown == rule.values().end()) return add_rule(section, rule, rules);
+    return Error(EINVAL, fmt::format("[{}] section doesn't support the option '{}'", section, unknown->first));
   };
   if (all.empty()) return {};
   if (std::isdigit(static_cast<unsigned char>(all.values().begin()->first[0])) == 0) return add(std::move(all));
@@ -111,12 +118,6 @@ Result<void> take_rules(Options& options, std::string_view section, BlkdebugRule
 }
 
 // --- rules as a file -----------------------------------------------------------------------------------------------
-
-bool is_rule_option(std::string_view section, std::string_view name) {
-  if (name == "event" || name == "state") return true;
-  if (section == kSetState) return name == "new_state";
-  return name == "errno" || name == "sector" || name == "once" || name == "immediately" || name == "iotype";
-}
 
 std::string_view trim_left(std::string_view text) {
   const size_t start = text.find_first_not_of(" \t\r");

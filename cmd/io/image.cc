@@ -82,11 +82,10 @@ Result<void> IoImage::open(const CommandContext& context, IoTarget target, IoOpe
   if (!mode.writable) mode.writable = !COIMG_TRY(target.options.take_bool("read-only")).value_or(true);
   target_ = std::move(target);
   mode_ = mode;
-  const bool has_device = target_.name.has_value() && !target_.is_option_string;
-  node_ = COIMG_TRY(open_node(context).with_context(has_device ? fmt::format("can't open device {}", *target_.name)
-                                                               : std::string("can't open")));
+  const std::string failure = target_.name.has_value() ? "can't open device " + *target_.name : "can't open";
+  node_ = COIMG_TRY(open_node(context).with_context(failure));
   // When it is opened again nothing is to be guessed.
-  if (!mode_.snapshot && !target_.is_option_string) target_.format = node_->type().name();
+  if (!mode_.snapshot) target_.format = node_->type().name();
   return {};
 }
 
@@ -94,11 +93,11 @@ Result<std::unique_ptr<BlockNode>> IoImage::open_node(const CommandContext& cont
   if (mode_.native_aio && !mode_.cache.direct) {
     return Error(EINVAL, "aio=native was specified, but it requires cache.direct=on, which was not specified.");
   }
-  OpenRequest request{.name = {.text = target_.name.value_or(""), .is_option_string = target_.is_option_string},
+  // No name is an empty string of options.
+  OpenRequest request{.name = {.text = target_.name.value_or(""), .is_option_string = !target_.name.has_value()},
                       .format = target_.format,
                       .flags = flags_of(mode_),
                       .options = target_.options};
-  if (!target_.name) request.name.is_option_string = true;  // and it is empty
   if (mode_.snapshot) {
     request.flags.writable = request.flags.resizable = false;
     auto base = COIMG_TRY(open_image(context.registry, request));

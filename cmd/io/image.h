@@ -29,10 +29,9 @@ struct IoOpenMode {
   void set_direct() { cache = {.direct = true}; }  ///< -n
 };
 
-/// What is to be opened: a name, an option string or options alone.
+/// What is to be opened: a name, or options alone.
 struct IoTarget {
   std::optional<std::string> name;
-  bool is_option_string = false;
   std::string format;
   Options options;
 };

@@ -28,7 +28,7 @@ Result<void> take_open_option(const IoArguments::Option& option, IoOpenMode& mod
       mode.set_direct();
       return {};
     case 'o':
-      options = COIMG_TRY(parse_key_value_options(option.value));
+      options = COIMG_TRY(parse_key_value_options(option.value, ""));
       return {};
     case 'r':
       mode.writable = false;
@@ -79,7 +79,7 @@ Result<IoImage::Changes> take_changes(const IoArguments& arguments) {
         changes.cache = COIMG_TRY(parse_cache_mode(value));
         break;
       case 'o':
-        changes.options = COIMG_TRY(parse_key_value_options(value));
+        changes.options = COIMG_TRY(parse_key_value_options(value, ""));
         options_given = true;
         break;
       default:

@@ -255,7 +255,10 @@ Result<void> Qcow2::write_planned(const WritePlan& plan, GuestOffset offset, con
   const GuestOffset data_end = offset + iov.size();
   AlignedBuffer head(offset - plan.stored_from);
   AlignedBuffer tail = AlignedBuffer::zeroed(plan.stored_to - data_end);
-  const bool copies = head.size() + tail.size() != 0;
+  const auto has_data = [this](const Extent& extent) {
+    return extent.type == ClusterType::kUnallocated ? backing() != nullptr : extent.type != ClusterType::kZeroPlain;
+  };
+  const bool copies = std::ranges::any_of(plan.head, has_data) || std::ranges::any_of(plan.tail, has_data);
   if (copies) file_.debug_event(DebugEvent::kCowRead);
   COIMG_TRY(read_extents(plan.stored_from, plan.head, head.span()));
   COIMG_TRY(read_extents(data_end, plan.tail, tail.span()));
