@@ -42,7 +42,7 @@ Result<TargetType> find_target_type(const DriverRegistry& registry, const std::s
   }
   if (protocol->has_option_names() && !protocol->supports_create()) {
     return Error(ENOTSUP,
-                 fmt::format("{}: Protocol driver '{}' does not support image creation", filename, protocol->name()));
+                 fmt::format("Protocol driver '{}' does not support image creation", protocol->name()));
   }
   return TargetType{format_type, protocol};
 }
