@@ -41,8 +41,7 @@ Result<TargetType> find_target_type(const DriverRegistry& registry, const std::s
     return Error(ENOTSUP, fmt::format("Format driver '{}' does not support image creation", format));
   }
   if (protocol->has_option_names() && !protocol->supports_create()) {
-    return Error(ENOTSUP,
-                 fmt::format("Protocol driver '{}' does not support image creation", protocol->name()));
+    return Error(ENOTSUP, fmt::format("Protocol driver '{}' does not support image creation", protocol->name()));
   }
   return TargetType{format_type, protocol};
 }

@@ -100,7 +100,7 @@ void IoSession::run_script() {
 }
 
 void IoSession::finish() {
-  failed_ |= !drain();
+  drain();
   if (!image_.is_open()) return;
   const auto closed = image_.close();
   if (!closed.ok()) fail(closed.error());
@@ -126,14 +126,14 @@ Result<void> IoSession::open(IoTarget target, const IoOpenMode& mode) {
 }
 
 Result<void> IoSession::reopen(const IoImage::Changes& changes) {
-  static_cast<void>(drain());
+  drain();
   auto reopened = image_.reopen(context_, changes);
   listen();
   return reopened;
 }
 
 Result<void> IoSession::close() {
-  static_cast<void>(drain());
+  drain();
   return image_.close();
 }
 
@@ -163,7 +163,7 @@ void IoSession::run(std::function<void()> request) {
     request();
     done = true;
   });
-  if (!wait_until([&done] { return done; })) static_cast<void>(drain());
+  if (!wait_until([&done] { return done; })) drain();
 }
 
 bool IoSession::wait_until(const std::function<bool()>& condition) {
@@ -176,14 +176,13 @@ bool IoSession::wait_until(const std::function<bool()>& condition) {
   return true;
 }
 
-bool IoSession::drain() {
-  const bool drained = wait_until([this] { return requests_.running() == 0; });
-  if (!drained) {
+void IoSession::drain() {
+  if (!wait_until([this] { return requests_.running() == 0; })) {
+    failed_ = true;
     fail(Error(EDEADLK, "all requests are suspended, and no command is left to resume one: they are resumed now"));
     debugger()->release_all();
   }
   requests_.wait_all();
-  return drained;
 }
 
 }  // namespace coimg

@@ -62,8 +62,8 @@ class IoSession {
   /// Waits until `condition` holds, which is looked at when a request ends or is suspended. False: it never will, as
   /// no request is running that is not suspended.
   bool wait_until(const std::function<bool()>& condition) coroutine_fn;
-  /// Waits for all requests. If that would be for ever, says so and resumes them; returns false then.
-  bool drain() coroutine_fn;
+  /// Waits for all requests. If that would be for ever, says so and resumes them; the session has failed then.
+  void drain() coroutine_fn;
 
  private:
   void listen();
