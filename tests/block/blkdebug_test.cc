@@ -147,7 +147,8 @@ TEST_F(BlkdebugTest, ARequestIsHeldUpAtABreakpointUntilItIsResumed) {
 }
 
 TEST_F(BlkdebugTest, TwoBreakpointsAtOneEventTakeTwoResumptions) {
-  with_image(image(""), [](BlockNode& node) coroutine_fn {
+  // Nothing but the breakpoints can hold up a request for this disk.
+  with_image("driver=raw,file.driver=blkdebug,file.image.driver=null-co", [](BlockNode& node) coroutine_fn {
     BlockDebugger& injector = *node.find_debugger();
     ASSERT_TRUE(injector.add_breakpoint("pwritev", "A").ok());
     ASSERT_TRUE(injector.add_breakpoint("pwritev", "B").ok());
