@@ -101,6 +101,10 @@ Result<std::unique_ptr<BlockNode>> open_image(const DriverRegistry& registry, co
   } else {
     layer.name = text;
   }
+  for (const auto& [key, value] : request.options.values()) layer.options.set(key, value);
+  if (layer.name && layer.options.has("file.filename")) {
+    return Error(EINVAL, "Can't specify 'file' and 'filename' options at the same time");
+  }
   OpenContext context{registry};
   return COIMG_TRY(open_chain(context, std::move(layer))).node;
 }

@@ -24,7 +24,8 @@ Result<std::unique_ptr<BlockNode>> make_file(const DriverRegistry& registry, con
   OpenFlags flags;
   flags.writable = true;
   flags.resizable = true;
-  auto opened = open_protocol_node(target, Options(), flags);
+  OpenContext context{registry};
+  auto opened = open_protocol_node(context, target, Options(), flags);
   if (!opened.ok() && !target.type->supports_create()) {
     return std::move(opened).error().with_context(fmt::format(
         "Protocol driver '{}' does not support image creation, and opening the image failed", target.type->name()));

@@ -75,6 +75,9 @@ Result<void> BlockDriver::merge_bitmap(const std::string& name, BlockDriver&, co
 }
 Result<void> BlockDriver::visit_bitmap(const std::string& name, const DirtyVisitor&) { return no_such_bitmap(name); }
 
+Result<void> BlockDriver::preadv_vm_state(uint64_t, const IoVector&) { return Error::from_errno(ENOTSUP); }
+Result<void> BlockDriver::pwritev_vm_state(uint64_t, const IoVector&) { return Error::from_errno(ENOTSUP); }
+
 Result<CheckResult> BlockDriver::check(const CheckOptions&) {
   return Error(ENOTSUP, "This image format does not support checks");
 }

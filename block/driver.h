@@ -114,6 +114,7 @@ struct InfoTree {
 /// What a format tells about an open image beyond its length.
 struct ImageInfo {
   std::optional<uint64_t> cluster_size;
+  uint64_t vm_state_offset = 0;  ///< where behind the disk a machine's state begins; 0: there is no place for one
   bool encrypted = false;
   bool dirty = false;            ///< not cleanly closed
   std::string backing_filename;  ///< as stored; empty for none
@@ -231,6 +232,11 @@ class BlockDriver {
       coroutine_fn;
   virtual Result<void> visit_bitmap(const std::string& name, const DirtyVisitor& visitor) coroutine_fn;
 
+  /// The state of a machine, which images can hold besides its disk; of any size, and zeros where nothing was written.
+  /// ENOTSUP for formats that have no place for one.
+  virtual Result<void> preadv_vm_state(uint64_t offset, const IoVector& iov) coroutine_fn;
+  virtual Result<void> pwritev_vm_state(uint64_t offset, const IoVector& iov) coroutine_fn;
+
   virtual Result<CheckResult> check(const CheckOptions& options) coroutine_fn;
 
   /// Stores another name and format of the backing file, empty for none; the open image goes on with the one it has.
@@ -332,7 +338,7 @@ class DriverType {
 
   struct OpenArgs {
     BlockNode* node = nullptr;   ///< the one being opened; its backing() is set between open() and the first request
-    BlockNode* file = nullptr;   ///< formats: the node below, owned by the node being opened
+    BlockNode* file = nullptr;   ///< formats and what has a child_key(): the node below, owned by the one being opened
     std::string filename;        ///< of the image, for messages and for resolving relative names
     Options* options = nullptr;  ///< the driver takes what it knows; the block layer refuses what is left
     OpenFlags flags;
@@ -362,6 +368,17 @@ class DriverType {
   /// Protocols: whether names that begin with "SCHEME:" are theirs.
   virtual bool handles_scheme(std::string_view scheme) const {
     return kind() == DriverKind::kProtocol && scheme == name();
+  }
+
+  /// Protocols that lie on another node: the option that says on which ("image"). It is open, and the node's file(),
+  /// when open() is called.
+  virtual std::string_view child_key() const { return {}; }
+  /// Protocols: whether names stand for options, which parse_name() sets, "x-KEY" for the name of the child. Such a
+  /// protocol takes no name as the option `filename`.
+  virtual bool has_option_names() const { return false; }
+  virtual Result<void> parse_name(const std::string& name, Options& options) const {
+    (void)name, (void)options;
+    return {};
   }
 
   /// Protocols: makes the file `filename`, or empties the one that is there once nobody else uses it. `created` is set

@@ -61,8 +61,10 @@ Result<void> BlockNode::co_flush() {
   if (flags_.no_flush) return {};
   // What is written while the flush runs may miss it and is left for the next one.
   const uint64_t generation = write_generation_;
+  if (file_ && !is_protocol_) file_->debug_event(DebugEvent::kFlushToOs);
   // A format may have changed metadata on its own account, so it is always asked; its file knows what was written.
   if (is_protocol_ && generation == flushed_generation_) return {};
+  if (is_protocol_) debug_event(DebugEvent::kFlushToDisk);
   COIMG_TRY(driver_->flush().in_file(subject()));
   flushed_generation_ = std::max(flushed_generation_, generation);
   return {};
@@ -109,6 +111,19 @@ Result<void> BlockNode::co_show_snapshot(const SnapshotSelector& selector) {
   return std::move(shown).in_file(subject());
 }
 
+Result<void> BlockNode::co_preadv_vm_state(uint64_t offset, const IoVector& iov) {
+  if (file_) file_->debug_event(DebugEvent::kVmStateLoad);
+  return driver_->preadv_vm_state(offset, iov).in_file(subject());
+}
+
+Result<void> BlockNode::co_pwritev_vm_state(uint64_t offset, const IoVector& iov) {
+  if (!flags_.writable) return Error(EACCES, "image is read-only");
+  if (file_) file_->debug_event(DebugEvent::kVmStateSave);
+  auto written = driver_->pwritev_vm_state(offset, iov);
+  ++write_generation_;
+  return std::move(written).in_file(subject());
+}
+
 Result<CheckResult> BlockNode::co_check(const CheckOptions& options) {
   class IgnoreFindings final : public CheckReporter {
     void finding(std::string_view) override {}
@@ -129,6 +144,7 @@ Result<void> BlockNode::co_change_backing_file(const std::string& name, const st
 Result<void> BlockNode::co_make_empty() {
   if (!flags_.writable) return Error(EACCES, "image is read-only");
   ++write_generation_;
+  if (file_) file_->debug_event(DebugEvent::kEmptyImagePrepare);
   return driver_->make_empty().in_file(subject());
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "block/debug_events.h"
 #include "block/driver.h"
 #include "block/request_tracker.h"
 #include "block/util/result.h"
@@ -76,6 +77,9 @@ class BlockNode {
   Result<void> co_set_bitmap_recording(const std::string& name, bool recording) coroutine_fn;
   Result<void> co_merge_bitmap(const std::string& name, BlockNode& source, const std::string& source_name) coroutine_fn;
   Result<void> co_visit_bitmap(const std::string& name, const DirtyVisitor& visitor) coroutine_fn;
+  /// See BlockDriver. Writing needs a writable node.
+  Result<void> co_preadv_vm_state(uint64_t offset, const IoVector& iov) coroutine_fn;
+  Result<void> co_pwritev_vm_state(uint64_t offset, const IoVector& iov) coroutine_fn;
   Result<CheckResult> co_check(const CheckOptions& options) coroutine_fn;
   /// See BlockDriver. The node has to be writable, and nothing else may be in flight.
   Result<void> co_change_backing_file(const std::string& name, const std::string& format) coroutine_fn;
@@ -85,6 +89,12 @@ class BlockNode {
 
   /// Flushes, closes the driver, then the children; the first error is returned, all is closed in any case.
   Result<void> co_close() coroutine_fn;
+
+  /// Tells the node's fault injector, if it has one, that `event` takes place.
+  void debug_event(DebugEvent event) coroutine_fn {
+    if (debugger_) [[unlikely]]
+      debugger_->on_event(event);
+  }
 
   // --- what it is ---------------------------------------------------------------------------------------------------
   [[nodiscard]] const std::string& filename() const { return filename_; }  ///< canonical, as output shows it
@@ -111,12 +121,18 @@ class BlockNode {
   };
   [[nodiscard]] std::optional<FileIdentity> file_identity() const;
 
+  /// The fault injector of this node or of the nearest one below it; null for none.
+  [[nodiscard]] BlockDebugger* find_debugger() const {
+    return debugger_ || !file_ ? debugger_ : file_->find_debugger();
+  }
+
   // --- building the tree (block/open.cc, and drivers' tests) --------------------------------------------------------
   void set_file(std::unique_ptr<BlockNode> file) { file_ = std::move(file); }
   void set_data_file(std::unique_ptr<BlockNode> data_file) { data_file_ = std::move(data_file); }
   void set_backing(std::unique_ptr<BlockNode> backing) { backing_ = std::move(backing); }
   void set_driver(std::unique_ptr<BlockDriver> driver);
   void set_filename(std::string filename) { filename_ = std::move(filename); }
+  void set_debugger(BlockDebugger* debugger) { debugger_ = debugger; }  ///< outlives the node's last request
   void set_file_identity(FileIdentity identity) { identity_ = identity; }
   /// Raw images that were probed must not become another format: writes of block 0 are looked at (cli.md 2.8).
   void protect_from_format_change(const DriverRegistry& registry) { protect_registry_ = &registry; }
@@ -132,6 +148,7 @@ class BlockNode {
   Result<void> write_padded(uint64_t offset, const IoVector& iov, PlacementOrder::Ticket* placement) coroutine_fn;
   Result<void> trim_to(uint64_t end) coroutine_fn;
   Result<void> write_aligned(uint64_t offset, const IoVector& iov, PlacementOrder::Ticket* placement) coroutine_fn;
+  Result<void> write_split(uint64_t offset, const IoVector& iov, PlacementOrder::Ticket* placement) coroutine_fn;
   Result<void> zero_piece(uint64_t offset, uint64_t bytes, const ZeroOptions& options) coroutine_fn;
   Result<void> write_zero_buffers(uint64_t offset, uint64_t bytes) coroutine_fn;
   Result<void> end_of_write(bool force_unit_access) coroutine_fn;
@@ -147,6 +164,7 @@ class BlockNode {
   std::unique_ptr<BlockNode> data_file_;
   std::unique_ptr<BlockNode> backing_;
   std::optional<FileIdentity> identity_;
+  BlockDebugger* debugger_ = nullptr;
   BlockLimits limits_;
   bool is_protocol_ = false;
   RequestTracker tracker_;  ///< what changes the image; reads need not wait for anybody

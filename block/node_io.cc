@@ -3,7 +3,7 @@
 //     co_pwritev            bounds, permission, rate limit, zeros that are to be detected
 //       write_bytes         registers the range; exclusively where neighbouring bytes have to be preserved
 //         write_padded      read-modify-write of the blocks at both ends, if they are not covered in whole
-//           write_aligned   splits to the driver's limits; copies when its memory has to be aligned
+//           write_split     splits to the driver's limits; copies when its memory has to be aligned
 //             the driver
 //
 // Reads go the same way without registering: a read-modify-write puts the same bytes back, so a read that overlaps one
@@ -218,13 +218,28 @@ Result<void> BlockNode::write_padded(uint64_t offset, const IoVector& iov, Place
   AlignedBuffer edges(2 * block);
   const auto first_block = edges.span().first(block);
   const auto last_block = last == first ? first_block : edges.span().subspan(block);
-  if (padding.head > 0) COIMG_TRY(read_block(first, first_block));
-  if (reads_last) COIMG_TRY(read_block(last, last_block));
+  if (padding.head > 0) {
+    debug_event(DebugEvent::kPwritevRmwHead);
+    COIMG_TRY(read_block(first, first_block));
+    debug_event(DebugEvent::kPwritevRmwAfterHead);
+  }
+  if (reads_last) {
+    debug_event(DebugEvent::kPwritevRmwTail);
+    COIMG_TRY(read_block(last, last_block));
+    debug_event(DebugEvent::kPwritevRmwAfterTail);
+  }
   return write_aligned(first, vector_of(first_block.first(padding.head), iov, last_block.last(padding.tail)),
                        placement);
 }
 
 Result<void> BlockNode::write_aligned(uint64_t offset, const IoVector& iov, PlacementOrder::Ticket* placement) {
+  debug_event(DebugEvent::kPwritev);
+  auto written = write_split(offset, iov, placement);
+  debug_event(DebugEvent::kPwritevDone);
+  return written;
+}
+
+Result<void> BlockNode::write_split(uint64_t offset, const IoVector& iov, PlacementOrder::Ticket* placement) {
   const bool direct = memory_is_aligned(iov, limits_.memory_alignment);
   if (direct && iov.size() <= limits_.max_transfer) [[likely]] {
     return driver_->pwritev(offset, iov, {.placement = placement});
@@ -283,7 +298,9 @@ Result<void> BlockNode::zero_piece(uint64_t offset, uint64_t bytes, const ZeroOp
     const TrackedRequest request(tracker_, tracked_start, tracked_end - tracked_start,
                                  is_protected ? RangeMode::kExclusive : RangeMode::kShared);
     if (is_protected) COIMG_TRY(check_format_change(offset, bytes, nullptr));
+    debug_event(DebugEvent::kPwritevZero);
     result = driver_->pwrite_zeroes(offset, bytes, options);
+    debug_event(DebugEvent::kPwritevDone);
     ++write_generation_;
   }
   if (result.ok() || result.error().errnum() != ENOTSUP || options.no_fallback) return result;

@@ -87,6 +87,11 @@ Error cannot_reference(Options& options) {
   return {ENODEV, fmt::format("Cannot find device='{0}' nor node-name='{0}'", reference)};
 }
 
+/// What options lead to in a protocol.
+ProtocolTarget target_of(const DriverType& type, Options& options) {
+  return {&type, type.has_option_names() ? "" : options.take_text("filename").value_or("")};
+}
+
 /// A child given by options: a protocol, or a format over something else.
 Result<OpenedLayer> open_child(OpenContext& context, Options options, OpenFlags flags) coroutine_fn {
   const auto driver = options.take_text("driver");
@@ -94,8 +99,8 @@ Result<OpenedLayer> open_child(OpenContext& context, Options options, OpenFlags 
   const DriverType* type = COIMG_TRY(find_driver(context.registry, driver.value_or("file")));
   if (type->kind() == DriverKind::kProtocol) {
     COIMG_TRY(take_common_options(options, flags));
-    const ProtocolTarget target{type, options.take_text("filename").value_or("")};
-    return open_protocol_node(target, std::move(options), flags);
+    const ProtocolTarget target = target_of(*type, options);
+    return open_protocol_node(context, target, std::move(options), flags);
   }
   if (context.nesting >= kMaxNesting) return Error(ELOOP, "Image formats are nested too deep");
   // A chain of its own, which may not meet the files above either.
@@ -111,7 +116,7 @@ Result<OpenedLayer> open_file(OpenContext& context, LayerRequest& request, const
   flags.detect_zeroes = DetectZeroes::kOff;
   if (request.name) {
     const ProtocolTarget target = COIMG_TRY(find_protocol(context.registry, *request.name));
-    return open_protocol_node(target, std::move(options), flags);
+    return open_protocol_node(context, target, std::move(options), flags);
   }
   if (options.empty()) {
     return Error(EINVAL,
@@ -168,7 +173,8 @@ Result<const DriverType*> settle_format(OpenContext& context, const DriverType* 
 
 /// Adds what leads to this node, and gives it the name that output shows: its file's when that says it all.
 void name_node(OpenedLayer& layer, const DriverType& format, const Options& options, NodeDescription file_description) {
-  bool plain = layer.node->file()->type().kind() == DriverKind::kProtocol;
+  bool plain = layer.node->file()->type().kind() == DriverKind::kProtocol &&
+               !layer.node->file()->filename().starts_with("json:");
   layer.description.add("driver", std::string(format.name()));
   for (const std::string_view key : kContentOptions) {
     const auto given = options.values().find(key);
@@ -237,7 +243,7 @@ class LayerDataFile final : public DataFileOpener {
     if (named_by_user()) return open_child(context_, std::move(options_), flags);
     // Never a protocol or JSON: an image could lead anywhere with those.
     const ProtocolTarget target{COIMG_TRY(find_driver(context_.registry, "file")), stored_name};
-    return open_protocol_node(target, Options(), flags);
+    return open_protocol_node(context_, target, Options(), flags);
   }
 
   /// Two images that put their data into one file would destroy each other's.
@@ -277,12 +283,52 @@ Result<void> open_format(OpenContext& context, OpenedLayer& layer, const DriverT
   return refuse_unknown_options(format, options);
 }
 
+/// Adds the options of a protocol that are part of its name.
+void describe_options(NodeDescription& description, const Options& options) {
+  for (const auto& [key, value] : options.values()) {
+    const auto access = std::find(std::begin(kAccessOptions), std::end(kAccessOptions), key);
+    if (access == std::end(kAccessOptions)) description.add(key, value);
+  }
+}
+
+/// The node that a protocol lies on, by its name or by options.
+Result<OpenedLayer> open_protocol_child(OpenContext& context, const DriverType& type, Options& options,
+                                        const OpenFlags& flags) coroutine_fn {
+  constexpr std::string_view kJsonPrefix = "json:";
+  if (context.nesting >= kMaxNesting) return Error(ELOOP, "Protocols are nested too deep");
+  OpenContext inner{context.registry, context.files, context.nesting + 1};
+  const auto name = options.take_text(fmt::format("x-{}", type.child_key()));
+  Options child = options.take_child(type.child_key());
+  if (child.has("")) return cannot_reference(child);
+  if (name && !child.empty()) return Error(EINVAL, "Can't specify 'file' and 'filename' options at the same time");
+  if (name && name->starts_with(kJsonPrefix)) {
+    child = COIMG_TRY(parse_json_options(std::string_view(*name).substr(kJsonPrefix.size())));
+  } else if (name) {
+    return open_protocol_node(inner, COIMG_TRY(find_protocol(context.registry, *name)), std::move(child), flags);
+  } else if (child.empty()) {
+    return Error(EINVAL, fmt::format("A block device must be specified for \"{}\"", type.child_key()));
+  }
+  return open_child(inner, std::move(child), flags);
+}
+
+/// Without locks: what they have to be is known once the format is. Takes all options, or refuses them.
+Result<void> open_protocol_driver(OpenedLayer& layer, const ProtocolTarget& target, Options& options) coroutine_fn {
+  BlockNode& node = *layer.node;
+  node.set_driver(COIMG_TRY(target.type->open({.node = &node,
+                                               .file = node.file(),
+                                               .filename = target.filename,
+                                               .options = &options,
+                                               .flags = node.flags(),
+                                               .permissions = {}})));
+  return refuse_unknown_options(*target.type, options);
+}
+
 /// A protocol as the image itself: "-f file".
 Result<OpenedLayer> open_bare_protocol(OpenContext& context, LayerRequest& request, const DriverType& type)
     coroutine_fn {
-  ProtocolTarget target{&type, request.options.take_text("filename").value_or("")};
+  ProtocolTarget target = target_of(type, request.options);
   if (request.name) target.filename = COIMG_TRY(find_protocol(context.registry, *request.name)).filename;
-  auto layer = COIMG_TRY(open_protocol_node(target, std::move(request.options), request.flags));
+  auto layer = COIMG_TRY(open_protocol_node(context, target, std::move(request.options), request.flags));
   Permissions permissions;
   if (!request.flags.no_io) permissions.used |= kPermConsistentRead;
   if (request.flags.writable) permissions.used |= kPermWrite | kPermResize;
@@ -302,7 +348,7 @@ Error close_after_error(BlockNode& node, Error error) {
 
 Result<std::string> stored_file_path(const OpenContext& context, const BlockNode& image, std::string_view role,
                                      const std::string& stored, std::string_view option) {
-  std::string name = resolve_backing_name(image.file() ? image.file()->filename() : image.filename(), stored);
+  std::string name = resolve_backing_name(image.subject(), stored);
   const std::string protocol = split_protocol(name).protocol;
   if (protocol.empty() || protocol == "file") return name;
   if (protocol != "json") COIMG_TRY(find_protocol(context.registry, name));
@@ -324,25 +370,24 @@ Result<ProtocolTarget> find_protocol(const DriverRegistry& registry, const std::
   return Error(ENOENT, fmt::format("Unknown protocol '{}'", parts.protocol));
 }
 
-Result<OpenedLayer> open_protocol_node(const ProtocolTarget& target, Options options, const OpenFlags& flags) {
+Result<OpenedLayer> open_protocol_node(OpenContext& context, const ProtocolTarget& target, Options options,
+                                       const OpenFlags& flags) {
+  const DriverType& type = *target.type;
   OpenedLayer layer;
-  layer.description.add("driver", std::string(target.type->name()));
-  for (const auto& [key, value] : options.values()) {
-    const auto access = std::find(std::begin(kAccessOptions), std::end(kAccessOptions), key);
-    if (access == std::end(kAccessOptions)) layer.description.add(key, value);
-  }
-  if (!target.filename.empty()) layer.description.add("filename", target.filename);
-
+  layer.description.add("driver", std::string(type.name()));
   layer.node = std::make_unique<BlockNode>(target.filename, flags);
-  // Without locks: what they have to be is known once the format is.
-  layer.node->set_driver(COIMG_TRY(target.type->open({.node = layer.node.get(),
-                                                      .file = nullptr,
-                                                      .filename = target.filename,
-                                                      .options = &options,
-                                                      .flags = flags,
-                                                      .permissions = {}})));
-  auto known = refuse_unknown_options(*target.type, options);
-  if (!known.ok()) return close_after_error(*layer.node, std::move(known).error());
+  if (type.has_option_names() && !target.filename.empty()) COIMG_TRY(type.parse_name(target.filename, options));
+  if (!type.child_key().empty()) {
+    OpenedLayer child = COIMG_TRY(open_protocol_child(context, type, options, flags));
+    layer.node->set_file(std::move(child.node));
+    layer.description.add_child(type.child_key(), std::move(child.description));
+  }
+  describe_options(layer.description, options);
+  if (!type.has_option_names() && !target.filename.empty()) layer.description.add("filename", target.filename);
+
+  auto opened = open_protocol_driver(layer, target, options);
+  if (!opened.ok()) return close_after_error(*layer.node, std::move(opened).error());
+  if (layer.node->filename().empty()) layer.node->set_filename("json:" + layer.description.to_json());
   return layer;
 }
 

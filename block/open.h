@@ -22,6 +22,7 @@ struct OpenRequest {
   ImageName name;
   std::string format;  ///< empty: probe
   OpenFlags flags;
+  Options options = {};  ///< of the top layer, besides those of the name
 };
 
 /// Opens an image and everything below it.

@@ -50,8 +50,8 @@ Result<std::string> stored_file_path(const OpenContext& context, const BlockNode
                                      const std::string& stored, std::string_view option);
 
 /// The file of a name or of options `file.*`, with no locks yet. Nothing stays open on error.
-Result<OpenedLayer> open_protocol_node(const ProtocolTarget& target, Options options, const OpenFlags& flags)
-    coroutine_fn;
+Result<OpenedLayer> open_protocol_node(OpenContext& context, const ProtocolTarget& target, Options options,
+                                       const OpenFlags& flags) coroutine_fn;
 
 /// Opens a layer under its format's locks. Adds its file to context.files.
 Result<OpenedLayer> open_layer(OpenContext& context, LayerRequest request) coroutine_fn;

@@ -195,6 +195,22 @@ Result<std::optional<bool>> Options::take_bool(std::string_view key) {
   return bad_bool(key);
 }
 
+Result<std::optional<int64_t>> Options::take_number(std::string_view key) {
+  const auto found = values_.find(key);
+  if (found == values_.end()) return std::optional<int64_t>();
+  const OptionValue value = std::move(found->second);
+  values_.erase(found);
+  if (const auto* number = std::get_if<int64_t>(&value)) return std::optional(*number);
+  const auto* text = std::get_if<std::string>(&value);
+  std::string_view digits = text ? std::string_view(*text) : "";
+  const bool negative = digits.starts_with('-');
+  if (negative) digits.remove_prefix(1);
+  const auto magnitude = COIMG_TRY(parse_number_option(key, digits));
+  if (magnitude > INT64_MAX)
+    return Error(EINVAL, fmt::format("Value '{}' is too large for parameter '{}'", *text, key));
+  return std::optional(negative ? -static_cast<int64_t>(magnitude) : static_cast<int64_t>(magnitude));
+}
+
 Result<std::optional<uint64_t>> Options::take_size(std::string_view key) {
   const auto found = values_.find(key);
   if (found == values_.end()) return std::optional<uint64_t>();
@@ -224,14 +240,14 @@ Options Options::take_child(std::string_view prefix) {
   return child;
 }
 
-Result<Options> parse_key_value_options(std::string_view text) {
+Result<Options> parse_key_value_options(std::string_view text, std::string_view implied_key) {
   Options options;
   bool first = true;
   for (ListElement& element : split_list(text)) {
     if (element.value) {
       options.set(std::move(element.name), std::move(*element.value));
-    } else if (first) {
-      options.set("file", std::move(element.name));
+    } else if (first && !implied_key.empty()) {
+      options.set(std::string(implied_key), std::move(element.name));
     } else {
       const bool negated = element.name.starts_with("no");
       const std::string name = negated ? element.name.substr(2) : element.name;

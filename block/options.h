@@ -30,7 +30,8 @@ class Options {
   /// Removes an option and converts it; nothing when absent. Errors: EINVAL with qemu-img's words for a bad value.
   std::optional<std::string> take_text(std::string_view key);
   Result<std::optional<bool>> take_bool(std::string_view key);
-  Result<std::optional<uint64_t>> take_size(std::string_view key);  ///< accepts the suffixes of specs 2.1, parser B
+  Result<std::optional<int64_t>> take_number(std::string_view key);  ///< no suffix
+  Result<std::optional<uint64_t>> take_size(std::string_view key);   ///< accepts the suffixes of specs 2.1, parser B
   /// Removes all options "PREFIX.rest" and returns them as "rest"; also an option "PREFIX" itself, as "".
   Options take_child(std::string_view prefix);
 
@@ -38,8 +39,9 @@ class Options {
   std::map<std::string, OptionValue, std::less<>> values_;
 };
 
-/// Parses "a=b,c=d" with ",," for a comma, for --image-opts.
-Result<Options> parse_key_value_options(std::string_view text);
+/// Parses "a=b,c=d" with ",," for a comma, for --image-opts. A first word alone is the value of `implied_key`, unless
+/// that is empty.
+Result<Options> parse_key_value_options(std::string_view text, std::string_view implied_key = "file");
 /// Parses the object behind "json:".
 Result<Options> parse_json_options(std::string_view json);
 

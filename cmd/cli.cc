@@ -72,6 +72,7 @@ int CommandLine::usage_error(std::string message) {
 }
 
 std::optional<int> CommandLine::parse(std::span<const std::string> words) {
+  if (context_.program.as_qemu_io) return parse_command("io", words);
   if (words.empty()) return usage_error("Not enough arguments");
 
   CLI::App app;
@@ -107,7 +108,9 @@ std::optional<int> CommandLine::parse_command(const std::string& name, std::span
   if (found == commands_.end()) return usage_error(fmt::format("Command not found: {}", name));
   command_ = found->get();
 
-  CLI::App app(std::string(command_->summary()), fmt::format("{} {}", context_.program.name, name));
+  const Program& program = context_.program;
+  CLI::App app(std::string(command_->summary()),
+               program.as_qemu_io ? program.name : fmt::format("{} {}", program.name, name));
   app.set_help_flag(kHelpNames, "Show this help and exit");
   OptionDeclarer options(app, context_.program);
   command_->declare(options);
@@ -125,15 +128,27 @@ std::optional<int> CommandLine::parse_command(const std::string& name, std::span
   }
   GetoptResult split = parse_like_getopt(getopt_table(app), words, OperandOrder::kAnywhere);
   std::move(last_word.begin(), last_word.end(), std::back_inserter(split.operands));
-  const bool help = split.stop == GetoptResult::Stop::kEarly;
-  if (help) split.words.pop_back();
+  std::optional<std::string> early;
+  if (split.stop == GetoptResult::Stop::kEarly) {
+    early = split.words.back();
+    split.words.pop_back();
+  }
   const Result<void> bound = bind(app, split.words);
   if (!bound.ok()) return context_.fail(1, bound.error());
   if (options.first_error().has_value())
     return context_.fail(command_->option_error_exit_code(), *options.first_error());
-  if (help) {
-    context_.console.out(context_.program.as_qemu_img ? program_help(context_, commands_) : app.help());
+  if (early.has_value()) {
+    if (*early == "--help") {
+      context_.console.out(program.as_qemu_img ? program_help(context_, commands_) : app.help());
+    } else {
+      context_.console.out(program.version_text());
+    }
     return 0;
+  }
+  if (program.as_qemu_io && !split.getopt_message.empty()) {
+    context_.console.note(fmt::format("{}: {}", program.name, split.getopt_message));
+    context_.console.out(app.help());
+    return 1;
   }
   if (const auto complaint = split_complaint(split)) {
     if (!context_.program.as_qemu_img || !command_->forgives_bad_options()) return usage_error(*complaint);

@@ -75,6 +75,7 @@ std::unique_ptr<Command> make_convert_command();
 std::unique_ptr<Command> make_create_command();
 std::unique_ptr<Command> make_dd_command();
 std::unique_ptr<Command> make_info_command();
+std::unique_ptr<Command> make_io_command();
 std::unique_ptr<Command> make_map_command();
 std::unique_ptr<Command> make_measure_command();
 std::unique_ptr<Command> make_rebase_command();

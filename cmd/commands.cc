@@ -14,6 +14,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   commands.push_back(make_create_command());
   commands.push_back(make_dd_command());
   commands.push_back(make_info_command());
+  commands.push_back(make_io_command());
   commands.push_back(make_map_command());
   commands.push_back(make_measure_command());
   commands.push_back(make_snapshot_command());

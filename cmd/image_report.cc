@@ -115,10 +115,13 @@ std::string render_human(const ImageReport& report) {
   if (info.dirty) text += "cleanly shut down: no\n";
   text += backing_lines(report);
   if (!info.snapshots.empty()) text += "Snapshot list:\n" + render_snapshot_table(info.snapshots);
-  if (info.format_specific.has_value()) {
-    text += "Format specific information:\n";
-    append_tree(text, *info.format_specific, 1);
-  }
+  if (info.format_specific.has_value()) text += render_format_specific(*info.format_specific);
+  return text;
+}
+
+std::string render_format_specific(const InfoTree& tree) {
+  std::string text = "Format specific information:\n";
+  append_tree(text, tree, 1);
   return text;
 }
 

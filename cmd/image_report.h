@@ -21,6 +21,8 @@ struct ImageReport {
 };
 
 std::string render_human(const ImageReport& report);
+/// "Format specific information:" and what belongs to it.
+std::string render_format_specific(const InfoTree& tree);
 JsonValue render_json(const ImageReport& report);
 
 }  // namespace coimg

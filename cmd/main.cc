@@ -71,7 +71,7 @@ int main(int argc, char** argv) {
   DriverRegistry registry;
   register_builtin_drivers(registry);
   const Program program = Program::from_argv0(argc > 0 ? argv[0] : nullptr);
-  Console console(program.name, !program.as_qemu_img);
+  Console console(program.name, !program.as_qemu_img && !program.as_qemu_io);
   set_warning_sink([&console](std::string_view file, const std::string& lines) { console.warning_lines(file, lines); });
   CommandContext context{.registry = registry, .console = console, .program = program};
   const int exit_code = run_program(context, std::vector<std::string>(argv + (argc > 0), argv + argc));

@@ -21,11 +21,13 @@ Program Program::from_argv0(const char* argv0) {
   Program program;
   program.name = slash == std::string_view::npos ? path : path.substr(slash + 1);
   program.as_qemu_img = program.name.starts_with("qemu-img");
+  program.as_qemu_io = program.name.starts_with("qemu-io");
   return program;
 }
 
 std::string Program::help_hint() const {
-  return fmt::format("Try '{} --help' for more information", as_qemu_img ? "qemu-img" : "coimg");
+  const char* const command = as_qemu_img ? "qemu-img" : as_qemu_io ? "qemu-io" : "coimg";
+  return fmt::format("Try '{} --help' for more information", command);
 }
 
 Error Program::usage_error(std::string message) const {
@@ -34,8 +36,9 @@ Error Program::usage_error(std::string message) const {
 
 std::string Program::version_text() const {
   constexpr std::string_view kAbout = "Create, convert, check, compare and inspect disk images";
-  if (as_qemu_img) {
-    return fmt::format("qemu-img version {} (coimg {})\n{}\n", kFollowedVersion, COIMG_VERSION, kAbout);
+  if (as_qemu_img || as_qemu_io) {
+    return fmt::format("{} version {} (coimg {})\n{}\n", as_qemu_img ? "qemu-img" : "qemu-io", kFollowedVersion,
+                       COIMG_VERSION, kAbout);
   }
   return fmt::format("coimg version {} (command line of qemu-img {})\n{}\n", COIMG_VERSION, kFollowedVersion, kAbout);
 }

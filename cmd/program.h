@@ -7,10 +7,12 @@
 
 namespace coimg {
 
-/// Started as "qemu-img" the program stands in for it: help and version keep the shape that its callers parse.
+/// Started as "qemu-img" the program stands in for it: help and version keep the shape that its callers parse. Started
+/// as "qemu-io" it is the command io.
 struct Program {
   std::string name;  ///< last component of argv[0]; the prefix of messages
   bool as_qemu_img = false;
+  bool as_qemu_io = false;
 
   static Program from_argv0(const char* argv0);
 

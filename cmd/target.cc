@@ -40,6 +40,9 @@ Result<TargetType> find_target_type(const DriverRegistry& registry, const std::s
   if (format_type->kind() == DriverKind::kFormat && !format_type->supports_create()) {
     return Error(ENOTSUP, fmt::format("Format driver '{}' does not support image creation", format));
   }
+  if (protocol->has_option_names() && !protocol->supports_create()) {
+    return Error(ENOTSUP, fmt::format("Protocol driver '{}' does not support image creation", protocol->name()));
+  }
   return TargetType{format_type, protocol};
 }
 

@@ -63,9 +63,8 @@ class RawImage final : public BlockDriver {
   Result<BlockStatus> block_status(uint64_t offset, uint64_t bytes, bool want_zero) coroutine_fn override {
     const uint64_t position = window_.offset + offset;
     const auto stored = COIMG_TRY(file_.co_block_status(position, bytes, want_zero));
-    // Nothing lies below a raw image, so it decides all of its content, holes included.
     return BlockStatus{.bytes = stored.bytes,
-                       .allocated = true,
+                       .allocated = stored.allocated,
                        .data = stored.data,
                        .zero = stored.zero,
                        .host_offset = position,

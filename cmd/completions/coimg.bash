@@ -4,7 +4,7 @@ _coimg() {
   local cur prev words cword
   _init_completion -n = || return
 
-  local commands='amend bitmap check commit compare convert create dd info map measure rebase resize snapshot'
+  local commands='amend bitmap check commit compare convert create dd info io map measure rebase resize snapshot'
   local command='' word
   for word in "${words[@]:1:cword-1}"; do
     if [[ " $commands " == *" $word "* ]]; then
@@ -68,6 +68,8 @@ _coimg() {
       create) options='-q -f -b -F -u -o --object --help' ;;
       dd) options='-f -O -U --image-opts --object --help' ;;
       info) options='-f -U --output= --backing-chain --image-opts --object --help' ;;
+      io) options='-c --cmd -f -r --read-only -s --snapshot -n --nocache -C --copy-on-read -m --misalign -k --native-aio -i --aio
+        -t --cache -d --discard -U --image-opts --object --help' ;;
       map) options='-f -U -s -l --output= --start-offset= --max-length= --image-opts --object --help' ;;
       measure) options='-f -O -o -l -U --size --output= --image-opts --object --help' ;;
       rebase) options='-b -F -u -f -t -T -p -q -U --image-opts --object --help' ;;

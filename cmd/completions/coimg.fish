@@ -1,7 +1,7 @@
 # fish completion for coimg
 
 function __coimg_without_command
-    not __fish_seen_subcommand_from amend bitmap check commit compare convert create dd info map measure rebase resize snapshot
+    not __fish_seen_subcommand_from amend bitmap check commit compare convert create dd info io map measure rebase resize snapshot
 end
 
 complete -c coimg -n __coimg_without_command -f -a amend -d 'Change creation options'
@@ -11,6 +11,7 @@ complete -c coimg -n __coimg_without_command -f -a compare -d 'Do two images hol
 complete -c coimg -n __coimg_without_command -f -a convert -d 'Copy images into a new one'
 complete -c coimg -n __coimg_without_command -f -a create -d 'Make a new image'
 complete -c coimg -n __coimg_without_command -f -a info -d 'Describe an image'
+complete -c coimg -n __coimg_without_command -f -a io -d 'Run I/O commands'
 complete -c coimg -n __coimg_without_command -f -a map -d 'List where its ranges come from'
 complete -c coimg -n __coimg_without_command -s V -l version -d 'Show the version'
 complete -c coimg -s h -l help -d 'Show help'
@@ -109,3 +110,16 @@ complete -c coimg -n '__fish_seen_subcommand_from commit rebase' -x -s t -a $cac
 complete -c coimg -n '__fish_seen_subcommand_from commit rebase' -s p -d 'Show progress'
 complete -c coimg -n '__fish_seen_subcommand_from commit rebase' -s q -d 'Print nothing but errors'
 complete -c coimg -n '__fish_seen_subcommand_from commit rebase' -l image-opts -d 'The operand is an option list'
+complete -c coimg -n '__fish_seen_subcommand_from io' -x -s c -l cmd -d 'Run this command'
+complete -c coimg -n '__fish_seen_subcommand_from io' -x -s f -a $formats -d 'Image format'
+complete -c coimg -n '__fish_seen_subcommand_from io' -s r -l read-only -d 'Not for writing'
+complete -c coimg -n '__fish_seen_subcommand_from io' -s s -l snapshot -d 'Write to a temporary overlay'
+complete -c coimg -n '__fish_seen_subcommand_from io' -s n -l nocache -d 'Go around the page cache'
+complete -c coimg -n '__fish_seen_subcommand_from io' -s C -l copy-on-read -d 'Keep what is read from the backing file'
+complete -c coimg -n '__fish_seen_subcommand_from io' -s m -l misalign -d 'Use memory that is not aligned'
+complete -c coimg -n '__fish_seen_subcommand_from io' -s k -l native-aio -d 'The same as -i native'
+complete -c coimg -n '__fish_seen_subcommand_from io' -x -s i -l aio -a 'threads native io_uring' -d 'I/O engine'
+complete -c coimg -n '__fish_seen_subcommand_from io' -x -s t -l cache -a 'none writeback writethrough directsync unsafe' -d 'Cache mode'
+complete -c coimg -n '__fish_seen_subcommand_from io' -x -s d -l discard -a 'unmap ignore' -d 'What becomes of discards'
+complete -c coimg -n '__fish_seen_subcommand_from io' -s U -d 'Open without locks'
+complete -c coimg -n '__fish_seen_subcommand_from io' -l image-opts -d 'The operand is an option list'

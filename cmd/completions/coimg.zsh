@@ -11,6 +11,7 @@ commands=(
   'create:make a new image'
   'dd:copy a part of an image, zeros included'
   'info:describe an image'
+  'io:run I/O commands on an image'
   'map:list where the ranges of an image come from'
   'measure:tell how large a new image will become'
   'rebase:give an image another backing file'
@@ -40,6 +41,7 @@ case $state in
       rebase) _arguments $common '-b[new backing file]:file:_files' '-F[its format]:format:($formats)' '-u[only store the name]' '-t[cache mode]:mode:($caches)' '-T[cache mode of the backing files]:mode:($caches)' '-p[progress]' '-q[quiet]' '-U[no locks on the new backing file]' '*:image:_files' ;;
       resize) _arguments $common '--preallocation=[new space]:mode:(off metadata falloc full)' '-q[quiet]' '--shrink[allow it to become smaller]' '*:image:_files' ;;
       snapshot) _arguments '-l[list]' '-a[apply]:snapshot:' '-c[take]:name:' '-d[delete]:name:' '-q[quiet]' '-U[no locks]' '--image-opts[the operand is an option list]' '*:image:_files' ;;
+      io) _arguments $common '*'{-c,--cmd}'[run this command]:command:' '(-r --read-only)'{-r,--read-only}'[not for writing]' '(-s --snapshot)'{-s,--snapshot}'[temporary overlay]' '(-n --nocache)'{-n,--nocache}'[around the page cache]' '(-C --copy-on-read)'{-C,--copy-on-read}'[keep what is read]' '(-m --misalign)'{-m,--misalign}'[memory not aligned]' '(-k --native-aio)'{-k,--native-aio}'[native AIO]' '(-i --aio)'{-i,--aio}'[engine]:aio:(threads native io_uring)' '(-t --cache)'{-t,--cache}'[cache mode]:mode:(none writeback writethrough directsync unsafe)' '(-d --discard)'{-d,--discard}'[discards]:discard:(unmap ignore)' '-U[no locks]' '*:image:_files' ;;
       map) _arguments $common '-U[no locks]' '--output=[form]:form:(human json)' '(-s --start-offset)'{-s,--start-offset}'[first byte]:offset:' '(-l --max-length)'{-l,--max-length}'[length]:bytes:' '*:image:_files' ;;
     esac
     ;;

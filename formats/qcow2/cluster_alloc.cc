@@ -111,6 +111,7 @@ Result<HostOffset> Qcow2::ensure_l2_table_locked(GuestOffset offset) {
 /// Makes the content of a new L2 table durable: zeros, or a copy of the table that is shared with snapshots.
 Result<void> Qcow2::fill_l2_table_locked(HostOffset table, L1Entry copy_from) {
   const size_t slice_bytes = l2_cache_->slice_bytes();
+  if (copy_from.has_table()) file_.debug_event(DebugEvent::kL2AllocCowRead);
   for (uint64_t done = 0; done < geometry_.cluster_size(); done += slice_bytes) {
     const auto target = COIMG_TRY(l2_cache_->create_zeroed(table + done));
     if (!copy_from.has_table()) continue;
@@ -118,12 +119,14 @@ Result<void> Qcow2::fill_l2_table_locked(HostOffset table, L1Entry copy_from) {
     std::memcpy(target.data(), source.data(), slice_bytes);
   }
   COIMG_TRY(l2_cache_->depend_on(*refcount_cache_));
+  file_.debug_event(DebugEvent::kL2AllocWrite);
   COIMG_TRY(l2_cache_->write_back());
   return file_.co_flush();
 }
 
 Result<void> Qcow2::store_l1_entry_locked(uint64_t index, L1Entry entry) {
   const be64 stored(entry.raw());
+  file_.debug_event(DebugEvent::kL1Update);
   COIMG_TRY(file_.co_pwrite(header_.l1_table_offset.v + index * sizeof stored, std::as_bytes(std::span(&stored, 1)))
                 .with_context(fmt::format("writing L1 entry {}", index)));
   l1_table_[index] = entry;

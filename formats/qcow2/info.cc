@@ -62,6 +62,7 @@ Result<ImageInfo> Qcow2::info() {
   const CoReadGuard guard(lock_);
   ImageInfo info;
   info.cluster_size = geometry_.cluster_size();
+  info.vm_state_offset = geometry_.l1_needed(virtual_size_) * geometry_.l2_coverage();
   info.encrypted = header_.crypt_method != CryptMethod::kNone;
   info.dirty = (header_.incompatible_features & kDirty) != 0;
   info.backing_filename = header_.backing_file;

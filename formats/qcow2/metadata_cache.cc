@@ -66,8 +66,14 @@ std::byte* MetadataCache::Pin::data() const { return slice_->memory.get(); }
 HostOffset MetadataCache::Pin::offset() const { return slice_->offset; }
 
 MetadataCache::MetadataCache(BlockNode& file, BlockNode& data, size_t slice_bytes, size_t capacity,
-                             std::string_view noun)
-    : file_(file), data_(data), slice_bytes_(slice_bytes), capacity_(std::max<size_t>(capacity, 2)), noun_(noun) {
+                             std::string_view noun, DebugEvent on_load, DebugEvent on_store)
+    : file_(file),
+      data_(data),
+      slice_bytes_(slice_bytes),
+      capacity_(std::max<size_t>(capacity, 2)),
+      noun_(noun),
+      on_load_(on_load),
+      on_store_(on_store) {
   assert(std::has_single_bit(slice_bytes) && slice_bytes >= kSectorSize);
 }
 
@@ -152,6 +158,7 @@ Result<void> MetadataCache::read_slice(Slice& slice) {
   const size_t bytes = std::min<uint64_t>(available, slice_bytes_);
   std::ranges::fill(slice.bytes().subspan(bytes), std::byte{0});
   if (bytes == 0) return {};
+  file_.debug_event(on_load_);
   return file_.co_pread(slice.offset.v, slice.bytes().first(bytes));
 }
 
@@ -206,6 +213,7 @@ Result<void> MetadataCache::write_back() {
     left = left.subspan(std::max<size_t>(batch.slices.size(), 1));
     if (batch.slices.empty()) continue;  // forgotten meanwhile
 
+    file_.debug_event(on_store_);
     auto written = file_.co_pwrite(batch.offset.v, batch.bytes.span());
     finish_batch(batch, written.ok());
     if (!written.ok()) {

@@ -53,7 +53,9 @@ class MetadataCache {
   /// `slice_bytes` is a power of two, 512 up to the cluster size; `capacity` slices are kept, at least 2. `noun` names
   /// the contents in messages ("L2 table", "refcount block").
   /// `data`: the file that has the guest data, often the same.
-  MetadataCache(BlockNode& file, BlockNode& data, size_t slice_bytes, size_t capacity, std::string_view noun);
+  /// `on_load`, `on_store`: what is announced to the file when slices are read and written.
+  MetadataCache(BlockNode& file, BlockNode& data, size_t slice_bytes, size_t capacity, std::string_view noun,
+                DebugEvent on_load = DebugEvent::kNone, DebugEvent on_store = DebugEvent::kNone);
   ~MetadataCache();  // asserts that nothing is pinned
 
   [[nodiscard]] size_t slice_bytes() const { return slice_bytes_; }
@@ -107,6 +109,7 @@ class MetadataCache {
   const size_t slice_bytes_;
   const size_t capacity_;
   const std::string_view noun_;
+  const DebugEvent on_load_, on_store_;
   std::unordered_map<uint64_t, std::unique_ptr<Slice>> slices_;
   std::list<Slice*> lru_;             ///< front: longest unused; only unpinned ones are evicted
   std::set<uint64_t> dirty_offsets_;  ///< of the dirty slices, in the order in which they are written

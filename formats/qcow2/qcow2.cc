@@ -158,8 +158,10 @@ void Qcow2::make_caches() {
   const uint64_t all_tables = geometry_.l1_needed(virtual_size_) * geometry_.cluster_size();
   const uint64_t l2_slices = std::max(std::min(kMaxL2CacheBytes, all_tables) / slice_bytes, kMinL2Slices);
   const uint64_t refcount_slices = std::max(kRefcountCacheBytes / slice_bytes, kMinRefcountSlices);
-  l2_cache_ = std::make_unique<MetadataCache>(file_, data_, slice_bytes, l2_slices, "L2 table");
-  refcount_cache_ = std::make_unique<MetadataCache>(file_, data_, slice_bytes, refcount_slices, "refcount block");
+  l2_cache_ = std::make_unique<MetadataCache>(file_, data_, slice_bytes, l2_slices, "L2 table", DebugEvent::kL2Load,
+                                              DebugEvent::kL2Update);
+  refcount_cache_ = std::make_unique<MetadataCache>(file_, data_, slice_bytes, refcount_slices, "refcount block",
+                                                    DebugEvent::kRefblockLoad, DebugEvent::kRefblockUpdatePart);
   refcounts_ =
       std::make_unique<RefcountTable>(file_, geometry_, *refcount_cache_, static_cast<RefcountTableOwner&>(*this));
 }

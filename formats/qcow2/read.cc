@@ -54,6 +54,7 @@ Result<void> Qcow2::preadv(uint64_t offset, const IoVector& iov) {
 Result<void> Qcow2::read_extent(GuestOffset offset, const Extent& extent, const IoVector& iov) {
   switch (extent.type) {
     case ClusterType::kNormal:
+      file_.debug_event(DebugEvent::kReadAio);
       return read_data(extent.host, iov);
     case ClusterType::kCompressed:
       return read_compressed(offset, extent.entry, iov);
@@ -84,6 +85,7 @@ Result<void> Qcow2::read_backing(GuestOffset offset, const IoVector& iov) {
   const uint64_t stored = offset.v < end ? std::min(iov.size(), end - offset.v) : 0;
   iov.fill(stored, iov.size() - stored, std::byte{0});
   if (stored == 0) return {};
+  file_.debug_event(DebugEvent::kReadBackingAio);
   return stored == iov.size() ? below->co_preadv(offset.v, iov) : below->co_preadv(offset.v, iov.slice(0, stored));
 }
 
@@ -100,6 +102,7 @@ Result<void> Qcow2::read_compressed(GuestOffset offset, L2Entry entry, const IoV
   const CompressedRange range = entry.compressed_range(geometry_);
   AlignedBuffer memory(geometry_.cluster_up(range.bytes));  // of few different sizes, which keeps the heap in one piece
   const std::span<std::byte> stream = memory.span().first(range.bytes);
+  file_.debug_event(DebugEvent::kReadCompressed);
   COIMG_TRY(read_data(range.offset, IoVector(stream)).with_context("reading a compressed cluster"));
 
   const std::span<std::byte> target = single_piece(iov);

@@ -40,6 +40,7 @@ Result<void> RefcountTable::load(HostOffset offset, uint32_t clusters) {
   const uint64_t bytes = uint64_t{clusters} << geometry_.cluster_bits();
   assert(bytes <= kMaxRefcountTableBytes);
   AlignedBuffer table(bytes);
+  file_.debug_event(DebugEvent::kReftableLoad);
   COIMG_TRY(file_.co_pread(offset.v, table.span()).with_context("reading the refcount table"));
 
   entries_.resize(bytes / sizeof(be64));
@@ -183,6 +184,7 @@ Result<void> RefcountTable::increment(HostCluster first, ClusterCount count) {
 }
 
 Result<void> RefcountTable::decrement(HostCluster first, ClusterCount count, FreedSpace space) {
+  file_.debug_event(DebugEvent::kClusterFree);
   CoMutexGuard guard(lock_);
   return change_locked(first, count, {.change = Change::kDecrement, .space = space});
 }
@@ -303,6 +305,7 @@ void RefcountTable::reclaim_freed() {
 ///          blocks(); a crash in between costs a leak, never a cluster in use that counts as free.
 /// Format:  qcow2, "Allocation search".
 Result<HostCluster> RefcountTable::allocate(ClusterCount count) {
+  file_.debug_event(DebugEvent::kClusterAlloc);
   CoMutexGuard guard(lock_);
   return allocate_locked(count, HostCluster(kMaxHostOffset >> geometry_.cluster_bits()));
 }
@@ -362,6 +365,7 @@ Result<std::vector<HostOffset>> RefcountTable::allocate_streams(std::span<const 
 }
 
 Result<HostOffset> RefcountTable::allocate_stream_locked(uint64_t bytes) {
+  file_.debug_event(DebugEvent::kClusterAllocBytes);
   const uint64_t cluster_size = geometry_.cluster_size();
   assert(bytes > 0 && bytes <= cluster_size);
   if (compressed_cursor_.v != 0) {

@@ -54,6 +54,7 @@ AlignedBuffer encode_table(std::span<const uint64_t> entries) {
 /// run, and there may be more to make.
 Result<bool> RefcountTable::ensure_blocks_locked(HostCluster first, ClusterCount count) {
   const uint64_t last_slot = slot_of(first + (count.v - 1));
+  file_.debug_event(DebugEvent::kRefblockAlloc);
   for (uint64_t slot = slot_of(first); slot <= last_slot; ++slot) {
     if (block_offset(slot).v != 0) continue;
     COIMG_TRY(add_block_locked(slot).with_context(fmt::format("adding refcount block {}", slot)));
@@ -84,6 +85,7 @@ Result<void> RefcountTable::add_block_locked(uint64_t slot) {
       made = std::move(pin).error();
     }
   }
+  file_.debug_event(DebugEvent::kRefblockAllocWrite);
   if (made.ok()) made = write_and_flush_blocks_locked();
   if (!made.ok()) {
     blocks_.forget(block, geometry_.cluster_size());
@@ -120,6 +122,7 @@ Result<void> RefcountTable::write_and_flush_blocks_locked() {
 
 Result<void> RefcountTable::store_slot_locked(uint64_t slot, HostOffset block) {
   const be64 stored(block.v);
+  file_.debug_event(DebugEvent::kRefblockAllocHookup);
   COIMG_TRY(file_.co_pwrite(table_offset_.v + slot * sizeof stored, std::as_bytes(std::span(&stored, 1))));
   COIMG_TRY(file_.co_flush());
   entries_[slot] = block.v;
@@ -130,6 +133,7 @@ Result<void> RefcountTable::store_slot_locked(uint64_t slot, HostOffset block) {
 Result<void> RefcountTable::grow_table_locked(uint64_t slot, HostOffset block) {
   const uint64_t per_block = geometry_.refcounts_per_block();
   const uint64_t described = slot + 1;
+  file_.debug_event(DebugEvent::kReftableGrow);
   const TablePlan plan = COIMG_TRY(plan_table(geometry_, described));
   const uint64_t table_bytes = plan.table_clusters << geometry_.cluster_bits();
   const HostCluster start(described * per_block);
@@ -153,7 +157,9 @@ Result<void> RefcountTable::grow_table_locked(uint64_t slot, HostOffset block) {
       COIMG_TRY(create_block_locked(geometry_.host_offset(start + i)));
     }
     COIMG_TRY(change_locked(start, ClusterCount(clusters), {.change = Change::kIncrement}));
+    file_.debug_event(DebugEvent::kRefblockAllocWriteBlocks);
     COIMG_TRY(write_and_flush_blocks_locked());
+    file_.debug_event(DebugEvent::kRefblockAllocWriteTable);
     const AlignedBuffer table = encode_table(entries_);
     COIMG_TRY(file_.co_pwrite(geometry_.host_offset(start + plan.blocks).v, table.span()));
     return file_.co_flush();
@@ -161,6 +167,7 @@ Result<void> RefcountTable::grow_table_locked(uint64_t slot, HostOffset block) {
   const HostOffset table_offset = geometry_.host_offset(start + plan.blocks);
   Result<void> moved = prepare();
   if (moved.ok()) {
+    file_.debug_event(DebugEvent::kRefblockAllocSwitchTable);
     moved = owner_.store_refcount_table_location(table_offset, static_cast<uint32_t>(plan.table_clusters));
     // Whether the header has changed is not known after an error. It must not refer to a table that is not kept up.
     if (!moved.ok() && !owner_.store_refcount_table_location(table_offset_, table_clusters_).ok()) {
@@ -235,6 +242,7 @@ Result<void> RefcountTable::store_table_locked(std::span<const uint64_t> entries
     const auto sector = entries.subspan(begin, kPerSector);
     if (std::ranges::equal(sector, stored.subspan(begin, kPerSector))) continue;
     const AlignedBuffer bytes = encode_table(sector);
+    file_.debug_event(DebugEvent::kReftableUpdate);
     COIMG_TRY(file_.co_pwrite(table_offset_.v + begin * sizeof(be64), bytes.span())
                   .with_context("writing the refcount table"));
     COIMG_TRY(file_.co_flush());

@@ -128,6 +128,7 @@ Result<void> Qcow2::clear_new_space(uint64_t old_length, uint64_t new_length) {
 Result<void> Qcow2::grow_l1_table_locked(uint64_t entries) {
   const uint64_t bytes = entries * sizeof(be64);
   const ClusterCount clusters(geometry_.clusters_for(bytes));
+  file_.debug_event(DebugEvent::kL1GrowAllocTable);
   const HostCluster first = COIMG_TRY(refcounts_->allocate(clusters));
   const HostOffset offset = geometry_.host_offset(first);
 
@@ -136,6 +137,7 @@ Result<void> Qcow2::grow_l1_table_locked(uint64_t entries) {
   std::ranges::transform(l1_table_, reinterpret_cast<be64*>(table.data()), &L1Entry::raw);
   Result<void> written = check_overlap_locked(offset, table.size());
   if (written.ok()) written = refcount_cache_->write_back();
+  file_.debug_event(DebugEvent::kL1GrowWriteTable);
   if (written.ok()) written = file_.co_pwrite(offset.v, table.span());
   if (written.ok()) written = file_.co_flush();
   if (!written.ok()) {
@@ -145,6 +147,7 @@ Result<void> Qcow2::grow_l1_table_locked(uint64_t entries) {
 
   const HostOffset old_offset = header_.l1_table_offset;
   const uint32_t old_entries = header_.l1_size;
+  file_.debug_event(DebugEvent::kL1GrowActivateTable);
   auto stored = store_l1_location_locked(offset, static_cast<uint32_t>(entries));
   if (!stored.ok()) {
     // Which table the header refers to is not known. It must not be one that is not kept up.
@@ -214,11 +217,13 @@ Result<void> Qcow2::drop_l2_tables_locked(uint64_t begin, uint64_t end) {
                                      l1_table_.begin() + static_cast<ptrdiff_t>(end));
   if (std::ranges::none_of(dropped, &L1Entry::has_table)) return {};
   const auto zeros = AlignedBuffer::zeroed(dropped.size() * sizeof(be64));
+  file_.debug_event(DebugEvent::kL1ShrinkWriteTable);
   COIMG_TRY(file_.co_pwrite(header_.l1_table_offset.v + begin * sizeof(be64), zeros.span())
                 .with_context("clearing L1 entries"));
   COIMG_TRY(file_.co_flush());
   std::fill(l1_table_.begin() + static_cast<ptrdiff_t>(begin), l1_table_.begin() + static_cast<ptrdiff_t>(end),
             L1Entry());
+  file_.debug_event(DebugEvent::kL1ShrinkFreeL2Clusters);
   for (const L1Entry entry : dropped) {
     if (entry.has_table()) COIMG_TRY(free_l2_table_locked(entry.l2_table()));
   }

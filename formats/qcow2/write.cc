@@ -64,6 +64,7 @@ Result<void> Qcow2::pwritev(uint64_t offset, const IoVector& iov, const WriteOpt
       if (options.placement) options.placement->finish();
       uint64_t done = 0;
       for (const Extent& extent : extents) {
+        file_.debug_event(DebugEvent::kWriteAio);
         COIMG_TRY(data_.co_pwritev(extent.host.v, iov.slice(done, extent.bytes)));
         done += extent.bytes;
       }
@@ -254,6 +255,11 @@ Result<void> Qcow2::write_planned(const WritePlan& plan, GuestOffset offset, con
   const GuestOffset data_end = offset + iov.size();
   AlignedBuffer head(offset - plan.stored_from);
   AlignedBuffer tail = AlignedBuffer::zeroed(plan.stored_to - data_end);
+  const auto has_data = [this](const Extent& extent) {
+    return extent.type == ClusterType::kUnallocated ? backing() != nullptr : extent.type != ClusterType::kZeroPlain;
+  };
+  const bool copies = std::ranges::any_of(plan.head, has_data) || std::ranges::any_of(plan.tail, has_data);
+  if (copies) file_.debug_event(DebugEvent::kCowRead);
   COIMG_TRY(read_extents(plan.stored_from, plan.head, head.span()));
   COIMG_TRY(read_extents(data_end, plan.tail, tail.span()));
   IoVector stored;
@@ -261,6 +267,8 @@ Result<void> Qcow2::write_planned(const WritePlan& plan, GuestOffset offset, con
   stored.add(iov, 0, iov.size());
   if (tail.size() != 0) stored.add(tail.span());
 
+  if (copies) file_.debug_event(DebugEvent::kCowWrite);
+  file_.debug_event(DebugEvent::kWriteAio);
   IoVector pending;
   HostOffset pending_host;
   for (const WriteRun& run : plan.runs) {

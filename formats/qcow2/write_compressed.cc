@@ -189,6 +189,7 @@ void Qcow2::abandon_compressed(const CompressedRequest& request) {
 
 /// Writes what lies one behind the other in the file at once.
 Result<void> Qcow2::write_streams(const CompressedRequest& request) {
+  file_.debug_event(DebugEvent::kWriteCompressed);
   IoVector pending;
   HostOffset pending_host;
   for (size_t i = 0; i < request.pieces.size(); ++i) {
@@ -205,6 +206,7 @@ Result<void> Qcow2::write_streams(const CompressedRequest& request) {
 }
 
 Result<void> Qcow2::link_compressed_locked(CompressedRequest& request, DroppedReferences& dropped) {
+  file_.debug_event(DebugEvent::kL2UpdateCompressed);
   while (request.linked < request.pieces.size()) {
     const std::span left = std::span(request.pieces).subspan(request.linked);
     request.linked += COIMG_TRY(update_entries_locked(

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Runs command lines with the qemu-img that is installed and with coimg under that name, in equal fresh directories, and
-# compares what they print and their exit codes: compat.sh COIMG [GROUP...]
+# Runs command lines with the qemu-img and qemu-io that are installed and with coimg under these names, in equal fresh
+# directories, and compares what they print and their exit codes: compat.sh COIMG [GROUP...]
 #
-# The table is in compat_table.sh, as calls of
+# The tables are in compat_table.sh and compat_io_table.sh, as calls of
 #     group NAME            the files to start with: what setup_NAME makes
 #     same 'COMMAND'        everything has to be equal
 #     differs WHAT 'WHY' 'COMMAND'
@@ -15,6 +15,7 @@ coimg=$(realpath "${1:?usage: compat.sh COIMG [GROUP...]}")
 shift
 wanted=" $* "
 peer=$(command -v qemu-img) || { echo "SKIP: there is no qemu-img to compare with"; exit 77; }
+command -v qemu-io >/dev/null || { echo "SKIP: there is no qemu-io to compare with"; exit 77; }
 case $(qemu-img --version) in
   "qemu-img version 7.2."*) ;;
   *) echo "SKIP: the expectations are those of qemu-img 7.2"; exit 77 ;;
@@ -25,6 +26,8 @@ trap 'rm -rf "$scratch"' EXIT
 mkdir "$scratch/ours" "$scratch/theirs"
 ln -s "$coimg" "$scratch/ours/qemu-img"
 ln -s "$peer" "$scratch/theirs/qemu-img"
+ln -s "$coimg" "$scratch/ours/qemu-io"
+ln -s "$(command -v qemu-io)" "$scratch/theirs/qemu-io"
 unset POSIXLY_CORRECT COIMG_LOG
 export LC_ALL=C TZ=UTC
 
@@ -41,6 +44,12 @@ group() {
 
 selected() { [ "$wanted" = "  " ] || [[ $wanted == *" $current "* ]]; }
 
+# How long a request took, and how fast that was.
+hide_times() {
+  sed -E -i -e 's/ops; ([0-9:.]+ sec|[0-9]+:[0-9:.]+) \([^)]*\)/ops; TIME (RATE)/' \
+    -e 's/^([0-9]+),1,[0-9:.]+,[0-9.]+,[0-9.]+$/\1,1,TIME,RATE/' "$1"
+}
+
 # Runs command $2 with the programs in $1 ("ours" or "theirs").
 run_side() {
   rm -rf "$scratch/work"
@@ -48,6 +57,7 @@ run_side() {
   (cd "$scratch/work" && PATH="$scratch/$1:$PATH" exec timeout 30 bash -c "$2") \
     >"$scratch/$1.stdout" 2>"$scratch/$1.stderr" </dev/null
   echo $? >"$scratch/$1.exit"
+  hide_times "$scratch/$1.stdout"
 }
 
 # Runs both sides; leaves in `differing` what is not equal.
@@ -93,5 +103,7 @@ differs() {
 
 # shellcheck source=tests/cli/compat_table.sh
 . "$here/compat_table.sh"
+# shellcheck source=tests/cli/compat_io_table.sh
+. "$here/compat_io_table.sh"
 echo "$equal equal, $different different, $allowed known differences"
 [ "$different" -eq 0 ]

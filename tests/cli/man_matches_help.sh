@@ -15,7 +15,7 @@ options_in_help() {
   "$coimg" "$1" --help | grep -oE '^ +-[^ ].*' | grep -oE '(^ +|,)-{1,2}[A-Za-z][A-Za-z-]*(,-{1,2}[A-Za-z][A-Za-z-]*)*' |
     tr ', ' '\n\n' | grep -E '^-' | sort -u
 }
-for command in bitmap check commit compare convert create dd info map measure rebase resize snapshot; do
+for command in bitmap check commit compare convert create dd info io map measure rebase resize snapshot; do
   [ -n "$(options_in_help $command)" ] || { echo "$command --help lists no options"; fail=1; }
   for option in $(comm -23 <(options_in_help $command) <({ options_in_manual common; options_in_manual $command; } | sort -u)); do
     echo "$command $option is not in the manual"
