@@ -296,7 +296,7 @@ Result<OpenedLayer> open_protocol_child(OpenContext& context, const DriverType& 
                                         const OpenFlags& flags) coroutine_fn {
   constexpr std::string_view kJsonPrefix = "json:";
   if (context.nesting >= kMaxNesting) return Error(ELOOP, "Protocols are nested too deep");
-  OpenContext inner{context.registry, context.files, context.nesting + 1};
+  OpenContext inner{context.registry, context.files, context.data_files, context.nesting + 1};
   const auto name = options.take_text(fmt::format("x-{}", type.child_key()));
   Options child = options.take_child(type.child_key());
   if (child.has("")) return cannot_reference(child);
