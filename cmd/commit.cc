@@ -121,7 +121,12 @@ Result<unsigned> CommitCommand::find_base(const BlockNode& top) const {
 
 /// Interrupted it leaves the overlay as it was; what has reached the base by then is hidden by it.
 Result<int> CommitCommand::commit(CommandContext& context, BlockNode& top, BlockNode* base, Progress& progress) {
-  if (base == nullptr) return Error(EINVAL, "Image does not have a backing file");
+  if (base == nullptr) {
+    const ImageInfo info = COIMG_TRY(top.co_info());
+    const bool names_one = !info.backing_filename.empty();
+    return Error(EINVAL, names_one ? "Image has all its clusters itself and does not use its backing file"
+                                   : "Image does not have a backing file");
+  }
   const StopSignals signals([] {});
   const Result<void> copied = copy(top, *base, progress, signals);
   if (signals.received() != 0) {

@@ -54,6 +54,8 @@ class HostFile final : public BlockDriver {
   void note_written_up_to(uint64_t end);
   Result<void> write_all(uint64_t offset, const IoVector& iov) coroutine_fn;
 
+  /// False: not done.
+  Result<bool> punch(uint64_t offset, uint64_t bytes) coroutine_fn CO_EXCLUDES(growth_lock_);
   Result<void> zero_range(uint64_t offset, uint64_t bytes, bool may_unmap) coroutine_fn;
   /// One fallocate call; `works` is cleared when the file system turns out not to have it. False: not done.
   Result<bool> try_fallocate(int mode, uint64_t offset, uint64_t bytes, bool& works) coroutine_fn;

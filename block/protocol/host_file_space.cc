@@ -20,6 +20,8 @@ namespace coimg {
 namespace {
 
 constexpr uint64_t kZeroBufferBytes = kMiB;
+constexpr int kPunchHole = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+constexpr uint64_t kLargestBlock = 64 * kKiB;  ///< of a file system
 
 /// The ways in which file systems and devices say that they do not have an operation.
 bool is_missing_operation(int error) {
@@ -40,14 +42,23 @@ Result<bool> HostFile::try_fallocate(int mode, uint64_t offset, uint64_t bytes, 
   return Error::from_errno(-result);
 }
 
+Result<bool> HostFile::punch(uint64_t offset, uint64_t bytes) {
+  const uint64_t end = offset + bytes;
+  if (is_regular() && end == length_ && !is_aligned(end, kLargestBlock)) {
+    // Only a hole that goes on to the end of the file's last block frees it. Nothing may be growing the file into that.
+    const CoWriteGuard exclusive(growth_lock_);
+    if (end == length_) return try_fallocate(kPunchHole, offset, align_up(end, kLargestBlock) - offset, can_punch_);
+  }
+  return try_fallocate(kPunchHole, offset, bytes, can_punch_);
+}
+
 Result<void> HostFile::zero_range(uint64_t offset, uint64_t bytes, bool may_unmap) {
-  constexpr int kPunch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
   // A device has a size that nothing may try to change.
   const int zero = FALLOC_FL_ZERO_RANGE | (is_regular() ? 0 : FALLOC_FL_KEEP_SIZE);
 
-  if (may_unmap && COIMG_TRY(try_fallocate(kPunch, offset, bytes, can_punch_))) return {};
+  if (may_unmap && COIMG_TRY(punch(offset, bytes))) return {};
   if (COIMG_TRY(try_fallocate(zero, offset, bytes, can_zero_range_))) return {};
-  if (is_regular() && can_allocate_ && COIMG_TRY(try_fallocate(kPunch, offset, bytes, can_punch_))) {
+  if (is_regular() && can_allocate_ && COIMG_TRY(try_fallocate(kPunchHole, offset, bytes, can_punch_))) {
     // What it holds are zeros now; its space is given back to it, as it may not be lost.
     if (may_unmap || COIMG_TRY(try_fallocate(0, offset, bytes, can_allocate_))) return {};
   }
@@ -86,7 +97,7 @@ Result<void> HostFile::pdiscard(uint64_t offset, uint64_t bytes) {
   }
   if (offset >= length_) return {};
   bytes = std::min(bytes, length_ - offset);
-  COIMG_TRY(try_fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes, can_punch_));
+  COIMG_TRY(punch(offset, bytes));
   return {};
 }
 

@@ -280,6 +280,23 @@ TEST_F(HostFileTest, DiscardGivesSpaceBackOnlyWhenAskedTo) {
   });
 }
 
+TEST_F(HostFileTest, TheLastBlockIsFreedEvenIfTheFileEndsInIt) {
+  const std::string content(100 * 4096 + 512, 'x');
+  OpenFlags flags = writable();
+  flags.discard_unmap = true;
+  for (const bool discards : {false, true}) {
+    make_file(content.size(), content);
+    with_file(flags, [&](BlockDriver& file) coroutine_fn {
+      const uint64_t offset = 60 * 4096, bytes = content.size() - offset;
+      EXPECT_TRUE((discards ? file.pdiscard(offset, bytes) : zero(file, offset, bytes, /*may_unmap=*/true)).ok());
+      EXPECT_EQ(file.length(), content.size());
+      EXPECT_EQ(file.allocated_file_size().value(), offset);
+      EXPECT_EQ(read(file, 0, offset), content.substr(0, offset));
+      EXPECT_EQ(read(file, offset, bytes), std::string(bytes, '\0'));
+    });
+  }
+}
+
 TEST_F(HostFileTest, PreallocationReservesOrWrites) {
   make_file(0);
   with_file(writable(), [&](BlockDriver& file) coroutine_fn {

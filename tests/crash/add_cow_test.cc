@@ -9,6 +9,7 @@
 
 #include "block/util/math.h"
 #include "coroutine/main_loop.h"
+#include "tests/crash/suite.h"
 #include "tests/formats/add_cow/image_fixture.h"
 
 namespace coimg::add_cow {
@@ -64,18 +65,19 @@ class CrashRun {
     record(false);
   }
 
-  /// Cuts the power `ios` I/Os after the begin.
-  void crash_at(uint64_t ios, uint64_t seed) coroutine_fn {
+  /// Cuts the power `ios` I/Os after the begin, in up to `most` ways. Returns in how many.
+  size_t crash_at(uint64_t ios, size_t most, uint64_t seed) coroutine_fn {
     const uint64_t time = begin_ + ios;
-    const auto after = open_image(kind_, make_mem_node(disk_after_crash(*image_->file(), time, seed)),
-                                  make_mem_node(disk_after_crash(*image_file_, time, seed)), backing_);
-    ASSERT_NE(after, nullptr);
-    const auto [first, last] = possible_versions(time);
-    expect_allowed(read_all(*after), std::span(versions_).subspan(first, last - first + 1));
-    ASSERT_TRUE(after->co_truncate(after->length() + kind_.cluster_size * 3).ok());
-    expect_zeros_at_end(*after);
-    expect_sound(*after);
-    ASSERT_TRUE(after->co_close().ok());
+    const auto losses = power_losses_at(*image_->file(), time, most, seed);
+    const auto image_losses = power_losses_at(*image_file_, time, most, ~seed);
+    const size_t ways = std::max(losses.size(), image_losses.size());
+    for (size_t way = 0; way < ways && !testing::Test::HasFailure(); ++way) {
+      const PowerLoss& loss = losses[way % losses.size()];
+      const PowerLoss& image_loss = image_losses[way % image_losses.size()];
+      SCOPED_TRACE(loss.what + "; image file: " + image_loss.what);
+      crash(time, loss, image_loss);
+    }
+    return ways;
   }
 
   uint64_t ios() const { return FaultDriver::now() - begin_; }
@@ -84,6 +86,19 @@ class CrashRun {
 
  private:
   uint64_t pick(uint64_t limit) { return random_() % limit; }
+
+  void crash(uint64_t time, const PowerLoss& loss, const PowerLoss& image_loss) coroutine_fn {
+    crash::count_image();
+    const auto after = open_image(kind_, make_mem_node(after_crash(*image_->file(), loss)),
+                                  make_mem_node(after_crash(*image_file_, image_loss)), backing_);
+    ASSERT_NE(after, nullptr);
+    const auto [first, last] = possible_versions(time);
+    expect_allowed(read_all(*after), std::span(versions_).subspan(first, last - first + 1));
+    ASSERT_TRUE(after->co_truncate(after->length() + kind_.cluster_size * 3).ok());
+    expect_zeros_at_end(*after);
+    expect_sound(*after);
+    ASSERT_TRUE(after->co_close().ok());
+  }
 
   void write(uint64_t offset, uint64_t bytes) coroutine_fn {
     Bytes data(bytes);
@@ -107,9 +122,12 @@ class CrashRun {
     return {first, last};
   }
 
-  static std::shared_ptr<MemDisk> disk_after_crash(const BlockNode& file, uint64_t time, uint64_t seed) {
-    const FaultDriver& driver = fault_driver(file);
-    return std::make_shared<MemDisk>(driver.bytes_after_crash(driver.entries_until(time), seed));
+  static std::vector<PowerLoss> power_losses_at(const BlockNode& file, uint64_t time, size_t most, uint64_t seed) {
+    const WriteLog& log = fault_driver(file).write_log();
+    return power_losses(log, log.entries_until(time), most, seed);
+  }
+  static std::shared_ptr<MemDisk> after_crash(const BlockNode& file, const PowerLoss& loss) {
+    return std::make_shared<MemDisk>(fault_driver(file).write_log().bytes_after_crash(loss.count, loss.survives));
   }
 
   static void expect_allowed(const Bytes& seen, std::span<const Version> versions) {
@@ -141,23 +159,24 @@ class CrashRun {
 class AddCowCrash : public testing::TestWithParam<ImageKind> {};
 
 TEST_P(AddCowCrash, LeavesASoundImageWithAllThatWasFlushed) {
-  const uint64_t seed = test_seed();
-  SCOPED_TRACE(testing::Message() << "COIMG_TEST_SEED=" << seed);
-  run_in_main_loop([&]() coroutine_fn {
-    CrashRun run(GetParam(), seed);
-    ASSERT_TRUE(run.usable());
-    for (int step = 0; step < 60 && !HasFailure(); ++step) run.step();
-    const uint64_t entries = run.ios();
-    const uint64_t distance = 1 + entries / 150;
-    for (uint64_t cut = 0; cut <= entries && !HasFailure(); cut += distance) {
-      for (uint64_t choice = 0; choice < 4 && !HasFailure(); ++choice) {
-        SCOPED_TRACE(testing::Message() << "power lost behind I/O " << cut << " of " << entries << ", choice "
-                                        << choice);
-        run.crash_at(cut, choice == 0 ? 0 : seed + cut * 4 + choice);
+  constexpr int kSteps = 60;
+  constexpr size_t kCutsPerRun = 120;
+  uint64_t seed = crash::seed();
+  for (size_t left = crash::images_per_case(); left > 0 && !HasFailure(); ++seed) {
+    SCOPED_TRACE(testing::Message() << "COIMG_TEST_SEED=" << seed);
+    run_in_main_loop([&]() coroutine_fn {
+      CrashRun run(GetParam(), seed);
+      ASSERT_TRUE(run.usable());
+      for (int step = 0; step < kSteps && !HasFailure(); ++step) run.step();
+      const uint64_t ios = run.ios();
+      const uint64_t distance = 1 + ios / std::min(left, kCutsPerRun);
+      const size_t ways = std::max<size_t>(left / (ios / distance + 1), 1);
+      for (uint64_t cut = seed % distance; cut <= ios && left > 0 && !HasFailure(); cut += distance) {
+        left -= std::min(left, run.crash_at(cut, std::min<size_t>(ways, 40), seed));
       }
-    }
-    run.close();
-  });
+      run.close();
+    });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, AddCowCrash,
