@@ -54,7 +54,7 @@ hide_times() {
 run_side() {
   rm -rf "$scratch/work"
   cp -a --sparse=auto "$scratch/template" "$scratch/work"
-  (cd "$scratch/work" && PATH="$scratch/$1:$PATH" exec timeout 30 bash -c "$2") \
+  (cd "$scratch/work" && PATH="$scratch/$1:$PATH" exec timeout 120 bash -c "$2") \
     >"$scratch/$1.stdout" 2>"$scratch/$1.stderr" </dev/null
   echo $? >"$scratch/$1.exit"
   hide_times "$scratch/$1.stdout"
