@@ -47,7 +47,8 @@ selected() { [ "$wanted" = "  " ] || [[ $wanted == *" $current "* ]]; }
 # How long a request took, and how fast that was.
 hide_times() {
   sed -E -i -e 's/ops; ([0-9:.]+ sec|[0-9]+:[0-9:.]+) \([^)]*\)/ops; TIME (RATE)/' \
-    -e 's/^([0-9]+),1,[0-9:.]+,[0-9.]+,[0-9.]+$/\1,1,TIME,RATE/' "$1"
+    -e 's/^([0-9]+),1,[0-9:.]+,[0-9.]+,[0-9.]+$/\1,1,TIME,RATE/' \
+    -e 's/^Run completed in [0-9]+[.][0-9]{3} seconds[.]$/Run completed in TIME/' "$1"
 }
 
 # Runs command $2 with the programs in $1 ("ours" or "theirs").
