@@ -60,6 +60,7 @@ class Conversion {
   Result<void> check_not_a_source() const;
   Result<void> create_target() coroutine_fn;
   Result<void> open_target() coroutine_fn;
+  [[nodiscard]] const BlockNode* find_common_backing() const;
   Result<void> copy() coroutine_fn;
   Result<void> check_bitmaps() const;
   Result<void> copy_bitmaps() coroutine_fn;
