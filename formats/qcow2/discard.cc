@@ -18,6 +18,7 @@ bool Qcow2::has_backing_locked() const { return backing() != nullptr || !header_
 /// of one does if its rest reads as zeros anyway, and is written otherwise. ENOTSUP where zeros could only be written.
 Result<void> Qcow2::pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOptions& options) {
   COIMG_TRY(check_usable());
+  const DamageScope damage(*this);
   const GuestOffset guest(offset), end = guest + bytes;
   if (options.placement) options.placement->wait_turn();
   const uint64_t first_cluster = geometry_.cluster_down(offset);
@@ -121,6 +122,7 @@ Result<void> Qcow2::zero_clusters(GuestOffset first, uint64_t clusters, bool may
 
 Result<void> Qcow2::pdiscard(uint64_t offset, uint64_t bytes) {
   COIMG_TRY(check_usable());
+  const DamageScope damage(*this);
   const uint64_t end = offset + bytes;
   const uint64_t first = geometry_.cluster_up(offset);
   const uint64_t aligned_end = end == virtual_size_ ? geometry_.cluster_up(end) : geometry_.cluster_down(end);

@@ -373,6 +373,13 @@ Error Qcow2::corruption(std::string reason, bool fatal) {
   return Error::from_errno(EIO);
 }
 
+/// If that fails, the image is still lost to this process, which has said so.
+void Qcow2::store_pending_corrupt_mark() {
+  CoWriteGuard guard(lock_);
+  const auto stored = store_pending_corrupt_mark_locked();
+  if (!stored.ok()) spdlog::warn("the image could not be marked as corrupt: {}", stored.error().message());
+}
+
 Result<void> Qcow2::store_pending_corrupt_mark_locked() {
   if (!corrupt_mark_pending_) return {};
   corrupt_mark_pending_ = false;

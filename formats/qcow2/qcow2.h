@@ -118,8 +118,22 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> write_back_l2_tables() coroutine_fn override;
   Result<void> store_pending_corrupt_mark_locked() coroutine_fn CO_REQUIRES(lock_);
   /// Reports damage found in use, once. Fatal damage of a writable image fails all further requests; the corrupt bit is
-  /// stored by the next flush() or close(). Returns EIO.
+  /// stored at the end of the DamageScope, or by the next flush() or close(). Returns EIO.
   Error corruption(std::string reason, bool fatal);
+  /// A request that may find damage: it stores the corrupt bit before it returns, when it has let go of the locks.
+  class DamageScope {
+   public:
+    explicit DamageScope(Qcow2& image) coroutine_fn : image_(image) {}
+    ~DamageScope() coroutine_fn {
+      if (image_.corrupt_mark_pending_) image_.store_pending_corrupt_mark();
+    }
+    DamageScope(const DamageScope&) = delete;
+    DamageScope& operator=(const DamageScope&) = delete;
+
+   private:
+    Qcow2& image_;
+  };
+  void store_pending_corrupt_mark() coroutine_fn CO_EXCLUDES(lock_);
 
   // --- mapping.cc: look up -----------------------------------------------------------------------------------------
   /// Errors: EIO for damaged entries (reported through corruption()), and what reading the L2 table gave.

@@ -33,6 +33,7 @@ std::span<std::byte> single_piece(const IoVector& iov) {
 
 Result<void> Qcow2::preadv(uint64_t offset, const IoVector& iov) {
   COIMG_TRY(check_usable());
+  const DamageScope damage(*this);
   const TrackedRequest request(in_flight_, offset, iov.size(), RangeMode::kShared);
   // The block layer may ask for a whole last sector.
   const uint64_t inside = offset < virtual_size_ ? std::min(iov.size(), virtual_size_ - offset) : 0;

@@ -39,6 +39,7 @@ std::span<const std::byte> bytes_of(const T& value) {
 
 Result<void> Qcow2::truncate(uint64_t new_length, Preallocation preallocation) {
   COIMG_TRY(check_usable());
+  const DamageScope damage(*this);
   if (!is_aligned(new_length, kSectorSize)) return Error(EINVAL, "The new size must be a multiple of 512");
   if (preallocation != Preallocation::kOff && new_length < virtual_size_) {
     return Error(ENOTSUP, "Preallocation can't be used for shrinking an image");

@@ -55,6 +55,7 @@ Result<void> Qcow2::check_usable() const {
 
 Result<void> Qcow2::pwritev(uint64_t offset, const IoVector& iov, const WriteOptions& options) {
   COIMG_TRY(check_usable());
+  const DamageScope damage(*this);
   const GuestOffset guest(offset);
   {
     const TrackedRequest request(in_flight_, offset, iov.size(), RangeMode::kShared);

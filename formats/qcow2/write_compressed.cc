@@ -55,6 +55,7 @@ struct Qcow2::CompressedRequest {
 
 Result<void> Qcow2::pwrite_compressed(uint64_t offset, const IoVector& iov, const WriteOptions& options) {
   COIMG_TRY(check_usable());
+  const DamageScope damage(*this);
   if (geometry_.external_data()) return Error::from_errno(ENOTSUP);
   const uint64_t end = offset + iov.size();
   if (geometry_.in_cluster(offset) != 0 || (geometry_.in_cluster(end) != 0 && end != virtual_size_)) {

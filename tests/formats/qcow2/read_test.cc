@@ -260,6 +260,7 @@ TEST(DamageTest, IsReportedOnceAndMarkedWhenWritable) {
       warnings.clear();
       image = disk.open({.writable = true});
       EXPECT_EQ(read_error(*image, 0).errnum(), EIO);
+      EXPECT_EQ(disk.header().incompatible_features & kCorrupt, version == 2 ? 0 : uint64_t{kCorrupt});
       EXPECT_EQ(read_error(*image, 40 * kCluster).errnum(), EIO) << "nothing works any more";
       EXPECT_EQ(
           warnings,

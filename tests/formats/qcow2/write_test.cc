@@ -209,6 +209,8 @@ TEST(Write, AClusterThatIsATableIsNotWritten) {
     const auto image = open_image(make_mem_node(disk), {});
     ASSERT_NE(image, nullptr);
     EXPECT_EQ(image->co_pwrite(3 * kCluster, text(kCluster, 'x')).error().errnum(), EIO);
+    EXPECT_TRUE(std::to_integer<int>(disk->bytes[79]) & kCorrupt)
+        << "marked at once: the process may not live to close";
     EXPECT_FALSE(image->co_pwrite(0, text(1, 'x')).ok()) << "the image is not to be trusted";
     (void)image->co_close();
     EXPECT_TRUE(std::equal(damaged.bytes.begin() + kCluster, damaged.bytes.end(), disk->bytes.begin() + kCluster));
