@@ -117,9 +117,6 @@ class AddCow final : public BlockDriver {
   /// Puts a name where the header in use has room. Errors: ENOSPC.
   [[nodiscard]] Result<HeaderRange> place_name(const std::string& name) const;
 
-  // --- info.cc -------------------------------------------------------------------------------------------------------
-  Result<uint64_t> count_allocated() coroutine_fn;
-
   // Constant after open.
   const DriverType& type_;
   BlockNode& node_;
