@@ -123,7 +123,7 @@ class CheckCommand final : public Command {
 
 void CheckCommand::declare(OptionDeclarer& options) {
   image_.declare(options);
-  options.flag("-q,--quiet", quiet_, "Print no report; findings still go to stderr");
+  options.flag("-q", quiet_, "Print no report; findings still go to stderr");
   options.text("--output", "FORMAT", output_name_, "human or json");
   options.text("-T", "CACHE", cache_name_, "Cache mode (default: writeback)");
   const Program& program = options.program();

@@ -80,7 +80,13 @@ Result<void> CommitCommand::prepare(const CommandContext& context, std::vector<s
 
 Result<int> CommitCommand::run(CommandContext& context) {
   // A base that has a name must be found before it can be opened for writing.
-  auto top = COIMG_TRY(open(context, base_.has_value() ? 0 : 1));
+  auto opened = open(context, base_.has_value() ? 0 : 1);
+  if (!opened.ok() && !base_.has_value()) {
+    // What keeps the chain from being read is told rather than what keeps the base from being written.
+    const auto read_only_base = COIMG_TRY(open(context, 0));
+    return close_after<int>(*read_only_base, std::move(opened).error());
+  }
+  auto top = COIMG_TRY(std::move(opened));
   Result<int> exit_code;
   {
     Progress progress(context.console, show_progress_ && !quiet_, kProgressStep);

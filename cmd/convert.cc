@@ -55,7 +55,8 @@ void ConvertCommand::declare(OptionDeclarer& options) {
   request_.image.declare_object(options);
   request_.option_list.declare(options);
   options.text("-O", "FMT", request_.target_format, "Format of the target (default: raw)");
-  options.text("-B,-b", "BACKING", request_.backing, "The target is an overlay of this file");
+  options.text(options.program().as_qemu_img ? "-B" : "-B,-b", "BACKING", request_.backing,
+               "The target is an overlay of this file");
   options.text("-F", "FMT", request_.backing_format, "Format of the target's backing file");
   options.text("-t", "CACHE", target_cache_name_, "Cache mode of the target (default: unsafe)");
   options.text("-T", "CACHE", source_cache_name_, "Cache mode of the sources (default: writeback)");

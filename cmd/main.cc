@@ -70,7 +70,7 @@ int main(int argc, char** argv) {
   set_up_process();
   DriverRegistry registry;
   register_builtin_drivers(registry);
-  const Program program = Program::from_argv0(argc > 0 ? argv[0] : nullptr);
+  const Program program = Program::of_process(argc > 0 ? argv[0] : nullptr);
   Console console(program.name, !program.as_qemu_img && !program.as_qemu_io);
   set_warning_sink([&console](std::string_view file, const std::string& lines) { console.warning_lines(file, lines); });
   CommandContext context{.registry = registry, .console = console, .program = program};

@@ -43,7 +43,10 @@ class MeasureCommand final : public Command {
 };
 
 void MeasureCommand::declare(OptionDeclarer& options) {
-  image_.declare(options);
+  image_.declare_format(options, "-f");
+  image_.declare_image_opts(options);
+  image_.declare_force_share(options);
+  image_.declare_object(options);
   snapshot_.declare(options);
   option_list_.declare(options);
   options.text("-O", "FMT", target_format_, "Format of the new image (default: raw)");

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <string_view>
 #include <utility>
 
@@ -14,6 +15,18 @@ namespace {
 constexpr std::string_view kFollowedVersion = "7.2.0";
 
 }  // namespace
+
+Program Program::of_process(const char* argv0) {
+  Program program = from_argv0(argv0);
+  const char* const compat = std::getenv("COIMG_COMPAT");
+  if (compat == nullptr || program.as_qemu_img || program.as_qemu_io) return program;
+  for (const char* const name : {"qemu-img", "qemu-io"}) {
+    if (std::string_view(compat) != name) continue;
+    program_invocation_short_name = const_cast<char*>(name);  // which warnings begin with
+    return from_argv0(name);
+  }
+  return program;
+}
 
 Program Program::from_argv0(const char* argv0) {
   const std::string_view path = argv0 != nullptr && *argv0 != '\0' ? argv0 : "coimg";

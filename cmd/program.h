@@ -14,6 +14,8 @@ struct Program {
   bool as_qemu_img = false;
   bool as_qemu_io = false;
 
+  /// By the name, or under any other name by COIMG_COMPAT=qemu-img or qemu-io, which has the effect of such a link.
+  static Program of_process(const char* argv0);
   static Program from_argv0(const char* argv0);
 
   /// "Try '... --help' for more information"

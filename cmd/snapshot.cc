@@ -44,7 +44,7 @@ void SnapshotCommand::declare(OptionDeclarer& options) {
   image_.declare_image_opts(options);
   image_.declare_force_share(options);
   image_.declare_object(options);
-  options.flag("-q,--quiet", quiet_, "Print nothing but errors");
+  options.flag("-q", quiet_, "Print nothing but errors");
   options.flag("-l", list_, "List the snapshots");
   options.parsed(
       "-a", "SNAPSHOT", [this](const std::string& text) { return choose(Action::kApply, text); },

@@ -67,7 +67,7 @@ _coimg() {
         -i -n -q -h --help' ;;
       bitmap) options='-f --image-opts --object --add --remove --clear --enable --disable --merge -b --source-file -F
         --source-format -g --granularity -h --help' ;;
-      check) options='-f --format --image-opts -U --force-share --object -q --quiet --output= -T -r --repair -h --help' ;;
+      check) options='-f --format --image-opts -U --force-share --object -q --output= -T -r --repair -h --help' ;;
       commit) options='-f --image-opts --object -b -d -r -t -p -q -h --help' ;;
       compare) options='-f --image-opts -U --force-share --object -F -T -p -q -s -h --help' ;;
       convert) options='-f --image-opts -U --force-share --object -o -O -B -b -F -t -T -l -S -r -m --compression-level -c -C
@@ -79,10 +79,10 @@ _coimg() {
         --snapshot -n --nocache -C --copy-on-read -k --native-aio -i --aio -t --cache -d --discard -h --help' ;;
       map) options='-f --format --image-opts -U --force-share --object --output= -s --start-offset -l --max-length -h
         --help' ;;
-      measure) options='-f --format --image-opts -U --force-share --object -l -o -O --size --output= -h --help' ;;
+      measure) options='-f --image-opts -U --force-share --object -l -o -O --size --output= -h --help' ;;
       rebase) options='-f --image-opts -U --force-share --object -b -F -u -t -T -p -q -h --help' ;;
       resize) options='-f --image-opts --object --preallocation= -q --shrink -h --help' ;;
-      snapshot) options='--image-opts -U --force-share --object -q --quiet -l -a -c -d -h --help' ;;
+      snapshot) options='--image-opts -U --force-share --object -q -l -a -c -d -h --help' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
     [[ ${COMPREPLY[*]} == *= ]] && compopt -o nospace

@@ -87,7 +87,7 @@ case $state in
           '--image-opts[image operands are driver options, not names]' \
           '(-U --force-share)'{-U,--force-share}'[open without locks]' \
           '*--object=[define an object, such as a secret]:object:' \
-          '(-q --quiet)'{-q,--quiet}'[print no report]' \
+          '-q[print no report]' \
           '--output=[form of the report]:form:(human json)' \
           '-T[cache mode]:cache mode:($caches)' \
           '(-r --repair)'{-r,--repair=}'[repair leaked clusters, or everything that can be repaired]:what:(leaks all)' \
@@ -219,7 +219,7 @@ case $state in
       measure)
         _arguments -s \
           '(- *)'{-h,--help}'[show the options]' \
-          '(-f --format)'{-f,--format=}'[format of the image]:format:($formats)' \
+          '-f[format of the image]:format:($formats)' \
           '--image-opts[image operands are driver options, not names]' \
           '(-U --force-share)'{-U,--force-share}'[open without locks]' \
           '*--object=[define an object, such as a secret]:object:' \
@@ -263,7 +263,7 @@ case $state in
           '--image-opts[image operands are driver options, not names]' \
           '(-U --force-share)'{-U,--force-share}'[open without locks]' \
           '*--object=[define an object, such as a secret]:object:' \
-          '(-q --quiet)'{-q,--quiet}'[print nothing but errors]' \
+          '-q[print nothing but errors]' \
           '-l[list the snapshots]' \
           '-a[make the disk what it was then]:snapshot:' \
           '-c[take a snapshot]:name:' \

@@ -67,6 +67,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<BlockStatus> block_status(uint64_t offset, uint64_t bytes, bool want_zero) coroutine_fn override;
   Result<void> truncate(uint64_t new_length, Preallocation preallocation) coroutine_fn override;
   Result<ImageInfo> info() coroutine_fn override;
+  Result<void> preadv_vm_state(uint64_t offset, const IoVector& iov) coroutine_fn override;
+  Result<void> pwritev_vm_state(uint64_t offset, const IoVector& iov) coroutine_fn override;
   Result<CheckResult> check(const CheckOptions& options) coroutine_fn override;
   Result<void> create_snapshot(const std::string& name) coroutine_fn override;
   Result<void> apply_snapshot(const SnapshotSelector& selector) coroutine_fn override;
@@ -149,6 +151,10 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   void extend_extended(Extent& extent, GuestOffset offset, const L2Slice& slice) const;
   /// Errors: EIO, reported, for an entry that may not be followed.
   Result<void> check_entry_locked(GuestOffset offset, L2Entry entry) CO_REQUIRES_SHARED(lock_);
+
+  // --- vm_state.cc ---------------------------------------------------------------------------------------------------
+  Result<GuestOffset> locate_vm_state(uint64_t offset, uint64_t bytes) const;
+  Result<void> read_vm_state(GuestOffset offset, const IoVector& iov) coroutine_fn;
 
   // --- read.cc -----------------------------------------------------------------------------------------------------
   Result<void> read_extent(GuestOffset offset, const Extent& extent, const IoVector& iov) coroutine_fn;

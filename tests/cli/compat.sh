@@ -2,7 +2,7 @@
 # Runs command lines with the qemu-img and qemu-io that are installed and with coimg under these names, in equal fresh
 # directories, and compares what they print and their exit codes: compat.sh COIMG [GROUP...]
 #
-# The tables are in compat_table.sh, compat_failures_table.sh and compat_io_table.sh, as calls of
+# The tables are in compat_*table.sh, as calls of
 #     group NAME            the files to start with: what setup_NAME makes
 #     same 'COMMAND'        everything has to be equal
 #     differs WHAT 'WHY' 'COMMAND'
@@ -10,6 +10,7 @@
 #                           be equal; and so that the list does not outlive its reasons, there has to be a difference
 #     needs FEATURE 'COMMAND'
 #                           the same as same, when the program has the feature: nbd, encryption
+# LIST=1 prints the command lines and runs nothing.
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -38,13 +39,21 @@ equal=0 different=0 allowed=0 current=
 # Makes the files of a group once; every command starts with a copy.
 group() {
   current=$1
+  [ -z "${LIST:-}" ] || return 0
   rm -rf "$scratch/template"
   mkdir "$scratch/template"
   (cd "$scratch/template" && "setup_$1") >"$scratch/setup.log" 2>&1 ||
     { echo "setting up group $1 failed:"; cat "$scratch/setup.log"; exit 1; }
 }
 
-selected() { [ "$wanted" = "  " ] || [[ $wanted == *" $current "* ]]; }
+# Whether to run what comes.
+selected() {
+  if [ -n "${LIST:-}" ]; then
+    printf '%s\n' "$1"
+    return 1
+  fi
+  [ "$wanted" = "  " ] || [[ $wanted == *" $current "* ]]
+}
 
 # How long a request took, and how fast that was.
 hide_times() {
@@ -82,13 +91,13 @@ report() {
 }
 
 same() {
-  selected || return 0
+  selected "$1" || return 0
   run_both "$1"
   if [ -z "$differing" ]; then equal=$((equal + 1)); else report "$1"; fi
 }
 
 differs() {
-  selected || return 0
+  selected "$3" || return 0
   run_both "$3"
   if [ -z "$differing" ]; then
     different=$((different + 1))
@@ -105,7 +114,7 @@ differs() {
 }
 
 needs() {
-  case $1 in
+  case ${LIST:+listed}$1 in
     nbd) "$coimg" --help | grep -q '^Supported formats:.* nbd' || return 0 ;;
     encryption)
       "$coimg" create -q -f qcow2 --object secret,id=k,data=x -o encrypt.format=aes,encrypt.key-secret=k \
@@ -117,9 +126,12 @@ needs() {
 
 # shellcheck source=tests/cli/compat_table.sh
 . "$here/compat_table.sh"
+# shellcheck source=tests/cli/compat_options_table.sh
+. "$here/compat_options_table.sh"
 # shellcheck source=tests/cli/compat_failures_table.sh
 . "$here/compat_failures_table.sh"
 # shellcheck source=tests/cli/compat_io_table.sh
 . "$here/compat_io_table.sh"
+[ -z "${LIST:-}" ] || exit 0
 echo "$equal equal, $different different, $allowed known differences"
 [ "$different" -eq 0 ]

@@ -377,3 +377,30 @@ same 'qemu-img check blkdebug::full.qcow2'
 same 'qemu-img create -f qcow2 blkdebug::new.qcow2 1M'
 differs stdout 'the size on disk is that of the image' 'qemu-img info blkdebug::a.qcow2'
 differs stdout 'the size on disk is that of the image' 'qemu-img info blkdebug:rules:a.qcow2'
+
+setup_vm_state() {
+  qemu-img create -q -f qcow2 a.qcow2 1M
+  qemu-img create -q -f qcow2 -o cluster_size=512 small.qcow2 1000k
+  qemu-img create -q -f qcow2 -o extended_l2=on ext.qcow2 1M
+  qemu-img create -q -f qcow2 -o compat=0.10 v2.qcow2 1M
+  qemu-img create -q -f qcow2 -o data_file=d.raw data.qcow2 1M
+  qemu-io -f qcow2 -c 'write -P 3 0 1M' a.qcow2
+  qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 over.qcow2 64k
+  qemu-img create -q a.raw 1M
+  qemu-io -f qcow2 -c 'write -b -P 9 0 100k' a.qcow2
+  cp a.qcow2 theirs.qcow2
+}
+
+group vm_state
+for image in a small ext v2 over; do
+  same "qemu-io -c 'write -b -P 7 0 64k' -c 'read -b -P 7 0 64k' -c 'read -b -P 0 64k 3M' $image.qcow2; qemu-img check $image.qcow2 | head -2"
+  same "qemu-io -c 'write -b -P 7 1k 512' -c 'write -b -P 8 100k 65k' -c 'read -b -P 0 2k 98k' $image.qcow2"
+  same "qemu-io -c 'write -b -P 7 1536 1M' $image.qcow2; qemu-io -c 'read -b -P 7 1536 1M' -c 'read -b -v 1k 1k' $image.qcow2"
+  same "qemu-io -c 'write -q -b -P 7 0 1M' -c 'write -q -P 1 0 64k' $image.qcow2; qemu-io -c 'read -P 1 0 64k' $image.qcow2; qemu-img map --output=json $image.qcow2 | tail -1 | cut -c 1-30"
+  same "qemu-io -c 'write -q -b -P 7 0 64k' $image.qcow2; qemu-img snapshot -c s $image.qcow2; qemu-img check $image.qcow2 | head -1"
+done
+same "qemu-io -c 'write -b -P 7 0 64k' -c 'read -b 0 64k' -f raw a.raw"
+same "qemu-io -r -c 'write -b 0 64k' -c 'read -b -P 9 0 100k' a.qcow2"
+same "qemu-io -c 'read -b -P 9 0 100k' -c 'read -b -P 0 100k 28k' theirs.qcow2"
+differs stdout 'the state does not become a part of the disk' \
+  "qemu-io -c 'write -b -q 0 64k' a.qcow2; qemu-img resize -q a.qcow2 2G; qemu-io -c 'read -P 0 1M 100M' -c 'read -P 0 512M 1M' a.qcow2; qemu-img check a.qcow2 | head -1"

@@ -1,0 +1,69 @@
+# Options that the other tables have no command line for: long forms, help, objects.
+# shellcheck shell=bash
+
+setup_every_option() {
+  qemu-img create -q -f qcow2 a.qcow2 1M
+  qemu-img create -q a.raw 1M
+  qemu-io -f qcow2 -c 'write 64k 5k' a.qcow2
+  qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 o.qcow2
+  qemu-img snapshot -c one a.qcow2
+}
+
+group every_option
+for command in amend bench bitmap check commit compare convert create dd info map measure snapshot rebase resize; do
+  # The last word of resize is its size; the program's help is shown for any command.
+  same "qemu-img $command -h x | grep -c '^  $command '"
+  same "qemu-img $command --help x | grep -c '^  $command '"
+  same "qemu-img $command --hel x | grep -c '^  $command '"
+  same "qemu-img $command --h x | grep -c '^  $command '"
+  same "qemu-img $command --help=yes x 2>&1 >/dev/null"
+done
+# Which options there are: of each letter and each long name what is said about it. measure prints the program's help.
+letters=$(printf '%s ' {a..g} {i..z} {A..Z} {0..9} @ =)
+names='add aio backing-chain bitmaps clear cmd copy-on-read disable discard enable flush-interval force force-share format
+  granularity image-opts max-length merge no-drain object output pattern preallocation quiet read-only remove repair salvage
+  shrink size skip-broken-bitmaps source-file source-format start-offset target-image-opts target-is-zero trace version'
+for command in amend bench bitmap check commit compare convert create dd info map measure snapshot rebase resize; do
+  same "for letter in $letters; do qemu-img $command -\$letter 2>&1 >/dev/null; done"
+  same "for letter in $letters; do qemu-img $command -\$letter x y 2>&1 >/dev/null; done"
+  same "for name in ${names//$'\n'/}; do qemu-img $command --\$name 2>&1 >/dev/null; qemu-img $command --\$name=1 2>&1 >/dev/null; done"
+done
+object='--object secret,id=s,data=x'
+same "qemu-img amend $object -o lazy_refcounts=on a.qcow2"
+same "qemu-img bitmap $object --add a.qcow2 b"
+same "qemu-img check $object a.qcow2"
+same "qemu-img commit $object o.qcow2"
+same "qemu-img compare $object -f qcow2 -F qcow2 a.qcow2 o.qcow2"
+same "qemu-img convert $object -O raw a.qcow2 x"
+same "qemu-img create $object x 1M"
+same "qemu-img dd $object if=a.qcow2 of=x"
+same "qemu-img info $object a.raw"
+same "qemu-img map $object --output=json a.qcow2"
+same "qemu-img measure $object a.qcow2"
+same "qemu-img snapshot $object -l a.qcow2 | cut -c 1-18"
+same "qemu-img rebase $object -u -b '' o.qcow2"
+same "qemu-img resize $object a.qcow2 2M"
+for command in 'amend -o size=2M a.qcow2' 'bitmap --add a.qcow2 b' 'check a.qcow2' 'commit o.qcow2' 'compare a.qcow2 o.qcow2' \
+  'convert a.qcow2 x' 'create x 1M' 'dd if=a.qcow2 of=x' 'info a.raw' 'map a.qcow2' 'measure a.qcow2' 'snapshot -l a.qcow2' \
+  "rebase -u -b '' o.qcow2" 'resize a.qcow2 2M'; do
+  same "qemu-img ${command%% *} --object nonsense ${command#* }"
+  same "qemu-img ${command%% *} --object secret,id=s ${command#* }"
+done
+for command in 'check a.qcow2' 'info a.qcow2' 'map a.qcow2' 'measure a.qcow2'; do
+  same "qemu-img ${command%% *} -f qcow2 ${command#* }"
+  same "qemu-img ${command%% *} --format qcow2 ${command#* } 2>&1 | head -n 1 | grep -v version"
+  same "qemu-img ${command%% *} --format=raw ${command#* } 2>&1 | head -n 1 | grep -v version"
+  same "qemu-img ${command%% *} --force-share ${command#* }"
+  same "qemu-img ${command%% *} -U -fqcow2 ${command#* }"
+done
+same 'qemu-img compare --force-share a.qcow2 o.qcow2'
+same 'qemu-img convert --force-share -O raw a.qcow2 x'
+same 'qemu-img dd --force-share if=a.qcow2 of=x'
+same 'qemu-img snapshot --force-share -l a.qcow2 | cut -c 1-18'
+same 'qemu-img snapshot --force-share -c two a.qcow2'
+same 'qemu-img snapshot --quiet -d one a.qcow2'
+same 'qemu-img rebase --force-share -b "" o.qcow2'
+same 'qemu-img check --quiet a.qcow2'
+same 'qemu-img check --repair all a.qcow2'
+same 'qemu-img check --repair=leaks a.qcow2'
+same 'qemu-img check --rep a.qcow2'
