@@ -27,17 +27,20 @@ Conversion::Conversion(CommandContext& context, const ConvertRequest& request, P
     : context_(context),
       request_(request),
       progress_(progress),
-      target_file_(request.target),
       backing_(request.backing),
       backing_format_(request.backing_format),
-      stop_signals_([this] { remove_target(); }) {}
+      stop_signals_([this] { new_files_.discard(); }) {}
 
 Result<int> Conversion::run() {
   Result<int> result = convert();
   Result<void> closed = close_all();
   if (result.ok() && !closed.ok()) result = std::move(closed).error();
+  if (result.ok()) {
+    Result<void> published = publish_target();
+    if (!published.ok()) result = std::move(published).error();
+  }
   if (result.ok()) return result;
-  remove_target();
+  new_files_.discard();
   if (stop_signals_.received() == 0) return result;
   context_.fatal_signal = stop_signals_.received();
   return 128 + context_.fatal_signal;
@@ -154,22 +157,18 @@ Result<void> Conversion::check_not_a_source() const {
 
 Result<void> Conversion::create_target() {
   const DriverType& format = *target_type_.format;
-  CreatedFiles files;
   Result<void> created = check_backing_format(context_.registry, *create_options_);
-  if (created.ok()) created = create_image(context_.registry, format, request_.target, *create_options_, &files);
-  owns_target_ = created.ok() || files.image;
-  if (files.data_file.has_value()) data_file_.emplace("file:" + *files.data_file);
+  if (created.ok()) created = create_image(context_.registry, format, request_.target, *create_options_, new_files_);
   if (created.ok()) return {};
   return explain_create_error(std::move(created).error(), target_type_)
       .with_context(fmt::format("{}: error while converting {}", request_.target, format.name()));
 }
 
 Result<void> Conversion::open_target() {
-  OpenFlags flags{.writable = true, .discard_unmap = true};
+  OpenFlags flags{.writable = true, .discard_unmap = true, .new_files = &new_files_};
   request_.target_cache.apply_to(flags);
   target_ =
       COIMG_TRY(open_operand(context_, request_.target, request_.target_format, request_.target_image_opts, flags));
-  target_identity_ = target_->file_identity();
   if (request_.skip_create) {
     COIMG_TRY(check_compression(target_->type()));
     if (target_->length() < source_bytes_) return Error(EINVAL, "output file is smaller than input file");
@@ -258,9 +257,8 @@ Result<void> Conversion::close_all() {
   return closed;
 }
 
-void Conversion::remove_target() const {
-  if (owns_target_) target_file_.remove(target_identity_);
-  if (data_file_.has_value()) data_file_->remove();
-}
+/// Durable as far as the user wants that of the target: "-t unsafe", as in qemu-img what is done when nothing is said,
+/// does not wait for the disk.
+Result<void> Conversion::publish_target() { return new_files_.publish(/*durable=*/!request_.target_cache.no_flush); }
 
 }  // namespace coimg
