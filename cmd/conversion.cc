@@ -8,6 +8,7 @@
 
 #include "block/open.h"
 #include "block/util/math.h"
+#include "block/verify.h"
 #include "cmd/sizes.h"
 
 namespace coimg {
@@ -65,6 +66,8 @@ Result<int> Conversion::convert() {
   }
   COIMG_TRY(copy());
   if (request_.bitmaps) COIMG_TRY(copy_bitmaps());
+  if (request_.verify) COIMG_TRY(verify());
+  progress_.finish();
   return 0;
 }
 
@@ -190,7 +193,7 @@ Result<void> Conversion::copy() {
       .target_is_zero = fresh_and_zero || request_.target_is_zero,
       .target_has_backing = has_backing(),
       .salvage = request_.salvage,
-      .on_progress = [this](uint64_t done, uint64_t total) { progress_.update(done, total); },
+      .on_progress = part_of_progress(0),
       .should_stop = [this] { return stop_signals_.received() != 0; },
       .on_warning =
           [this](const std::string& text) {
@@ -200,8 +203,43 @@ Result<void> Conversion::copy() {
   std::vector<BlockNode*> sources;
   for (const auto& source : sources_) sources.push_back(source.get());
   COIMG_TRY(co_copy(sources, *target_, options));
-  COIMG_TRY(target_->co_flush().with_context("error while flushing the target"));
-  progress_.finish();
+  return target_->co_flush().with_context("error while flushing the target");
+}
+
+/// Verifying is the second half of the work.
+ProgressCallback Conversion::part_of_progress(unsigned part) {
+  const unsigned parts = request_.verify ? 2 : 1;
+  return [this, part, parts](uint64_t done, uint64_t total) { progress_.update(part * total + done, parts * total); };
+}
+
+// --- verifying -------------------------------------------------------------------------------------------------------
+
+Result<void> Conversion::verify() {
+  COIMG_TRY(reopen_target());
+  const VerifyOptions options{.workers = request_.workers, .on_progress = part_of_progress(1), .should_stop = [this] {
+                                return stop_signals_.received() != 0;
+                              }};
+  std::vector<BlockNode*> sources;
+  for (const auto& source : sources_) sources.push_back(source.get());
+  const auto difference = COIMG_TRY(co_verify(sources, *target_, options).with_context("error while verifying"));
+  if (!difference.has_value()) return {};
+  return Error(
+      EIO, fmt::format("Verification failed: '{}' differs from the source at byte {}", request_.target, *difference));
+}
+
+/// As those who use the image will: from the file, tables and all. Around the page cache where the file system can do
+/// that, so that it is the disk that is asked; the kernel writes what it still has before it reads.
+Result<void> Conversion::reopen_target() {
+  const Result<void> closed = target_->co_close();
+  target_.reset();
+  COIMG_TRY(closed);
+  for (const bool direct : {true, false}) {
+    const OpenFlags flags{.direct = direct, .new_files = &new_files_};
+    auto opened = open_operand(context_, request_.target, request_.target_format, request_.target_image_opts, flags);
+    if (!opened.ok() && opened.error().errnum() == EINVAL && direct) continue;
+    target_ = COIMG_TRY(std::move(opened));
+    return {};
+  }
   return {};
 }
 
@@ -258,7 +296,9 @@ Result<void> Conversion::close_all() {
 }
 
 /// Durable as far as the user wants that of the target: "-t unsafe", as in qemu-img what is done when nothing is said,
-/// does not wait for the disk.
-Result<void> Conversion::publish_target() { return new_files_.publish(/*durable=*/!request_.target_cache.no_flush); }
+/// does not wait for the disk. What was verified has been written already.
+Result<void> Conversion::publish_target() {
+  return new_files_.publish(/*durable=*/!request_.target_cache.no_flush || request_.verify);
+}
 
 }  // namespace coimg

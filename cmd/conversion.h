@@ -37,6 +37,7 @@ struct ConvertRequest {
   unsigned compression_level = 0;  ///< 0: the format's choice
   bool compress = false, out_of_order = false, salvage = false;
   bool bitmaps = false, skip_broken_bitmaps = false;
+  bool verify = false;
   bool skip_create = false, target_is_zero = false, target_image_opts = false;
   bool quiet = false;
 };
@@ -61,6 +62,9 @@ class Conversion {
   Result<void> create_target() coroutine_fn;
   Result<void> open_target() coroutine_fn;
   Result<void> copy() coroutine_fn;
+  Result<void> verify() coroutine_fn;
+  Result<void> reopen_target() coroutine_fn;
+  [[nodiscard]] ProgressCallback part_of_progress(unsigned part);
   Result<void> check_bitmaps() const;
   Result<void> copy_bitmaps() coroutine_fn;
   Result<void> add_target_bitmap(const BitmapInfo& bitmap) coroutine_fn;

@@ -67,8 +67,8 @@ class NewFilesTest : public ::testing::TestWithParam<NewFiles::Naming> {
 
 INSTANTIATE_TEST_SUITE_P(, NewFilesTest,
                          ::testing::Values(NewFiles::Naming::kWhenComplete, NewFiles::Naming::kTemporary),
-                         [](const auto& info) {
-                           return info.param == NewFiles::Naming::kTemporary ? "Temporary" : "WhenComplete";
+                         [](const auto& parameter) {
+                           return parameter.param == NewFiles::Naming::kTemporary ? "Temporary" : "WhenComplete";
                          });
 
 TEST_P(NewFilesTest, AFileHasItsNameWhenItIsPublished) {
@@ -93,7 +93,9 @@ TEST_P(NewFilesTest, TheNextFileTakesThePlaceForTheSamePeople) {
   write("old", "content");
   chmod("old", 0640);
   const bool attributes = setxattr("old", "user.label", "value", 5, 0) == 0;
-  if (geteuid() == 0) EXPECT_EQ(chown("old", 12, 34), 0);
+  if (geteuid() == 0) {
+    EXPECT_EQ(chown("old", 12, 34), 0);
+  }
   const auto before = status("old");
   make("old");
   EXPECT_EQ(content("old"), "content");
@@ -105,7 +107,9 @@ TEST_P(NewFilesTest, TheNextFileTakesThePlaceForTheSamePeople) {
   EXPECT_EQ(after.st_uid, before.st_uid);
   EXPECT_EQ(after.st_gid, before.st_gid);
   char value[16];
-  if (attributes) EXPECT_EQ(getxattr("old", "user.label", value, sizeof(value)), 5);
+  if (attributes) {
+    EXPECT_EQ(getxattr("old", "user.label", value, sizeof(value)), 5);
+  }
   EXPECT_THAT(names(), ElementsAre("old"));
 }
 
