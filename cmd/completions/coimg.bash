@@ -4,7 +4,7 @@ _coimg() {
   local cur prev words cword
   _init_completion -n = || return
 
-  local commands='amend bitmap check commit compare convert create dd info io map measure rebase resize snapshot'
+  local commands='amend bitmap check checksum commit compare convert create dd info io map measure rebase resize snapshot'
   local command='' word
   for word in "${words[@]:1:cword-1}"; do
     if [[ " $commands " == *" $word "* ]]; then
@@ -21,6 +21,12 @@ _coimg() {
     -f | -F | -O | --format)
       mapfile -t COMPREPLY < <(compgen -W 'raw qcow2 add-cow' -- "$cur")
       return
+      ;;
+    -a | --algorithm)
+      if [[ $command == checksum ]]; then
+        mapfile -t COMPREPLY < <(compgen -W 'sha256 blake2b xxh3' -- "$cur")
+        return
+      fi
       ;;
     -t | -T)
       mapfile -t COMPREPLY < <(compgen -W 'none writeback writethrough directsync unsafe' -- "$cur")
@@ -61,9 +67,10 @@ _coimg() {
       bitmap) options='--add --remove --clear --enable --disable --merge -b --source-file -F --source-format -g --granularity -f
         --image-opts --object --help' ;;
       check) options='-q -f -r -T -U --output= --image-opts --object --help' ;;
+      checksum) options='-a --algorithm -f -T -p -U --flat --output= --image-opts --object --help' ;;
       commit) options='-f -b -d -r -t -p -q --image-opts --object --help' ;;
       compare) options='-f -F -T -p -q -s -U --image-opts --object --help' ;;
-      convert) options='-f -F -O -B -b -c -C -l -m -n -o -p -q -r -S -t -T -U -W --compression-level --salvage --target-is-zero --image-opts
+      convert) options='-f -F -O -B -b -c -C -l -m -n -o -p -q -r -S -t -T -U -W --compression-level --salvage --target-is-zero --verify --image-opts
         --target-image-opts --bitmaps --skip-broken-bitmaps --object --help' ;;
       create) options='-q -f -b -F -u -o --object --help' ;;
       dd) options='-f -O -U --image-opts --object --help' ;;

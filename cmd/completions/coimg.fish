@@ -1,12 +1,13 @@
 # fish completion for coimg
 
 function __coimg_without_command
-    not __fish_seen_subcommand_from amend bitmap check commit compare convert create dd info io map measure rebase resize snapshot
+    not __fish_seen_subcommand_from amend bitmap check checksum commit compare convert create dd info io map measure rebase resize snapshot
 end
 
 complete -c coimg -n __coimg_without_command -f -a amend -d 'Change creation options'
 complete -c coimg -n __coimg_without_command -f -a bitmap -d 'Manage dirty bitmaps'
 complete -c coimg -n __coimg_without_command -f -a check -d 'Look for damage, and repair it'
+complete -c coimg -n __coimg_without_command -f -a checksum -d 'Print a digest of what it holds'
 complete -c coimg -n __coimg_without_command -f -a compare -d 'Do two images hold the same'
 complete -c coimg -n __coimg_without_command -f -a convert -d 'Copy images into a new one'
 complete -c coimg -n __coimg_without_command -f -a create -d 'Make a new image'
@@ -19,18 +20,20 @@ complete -c coimg -s h -l help -d 'Show help'
 set -l formats 'raw qcow2 add-cow'
 set -l caches 'none writeback writethrough directsync unsafe'
 
-complete -c coimg -n '__fish_seen_subcommand_from bitmap check compare convert create info map' -x -s f -a $formats -d 'Image format'
-complete -c coimg -n '__fish_seen_subcommand_from check info map' -x -l output -a 'human json' -d 'Form of the report'
-complete -c coimg -n '__fish_seen_subcommand_from check compare convert info map snapshot' -s U -d 'Open without locks'
-complete -c coimg -n '__fish_seen_subcommand_from bitmap check compare convert info map snapshot' -l image-opts -d 'The operand is an option list'
+complete -c coimg -n '__fish_seen_subcommand_from bitmap check checksum compare convert create info map' -x -s f -a $formats -d 'Image format'
+complete -c coimg -n '__fish_seen_subcommand_from check checksum info map' -x -l output -a 'human json' -d 'Form of the report'
+complete -c coimg -n '__fish_seen_subcommand_from check checksum compare convert info map snapshot' -s U -d 'Open without locks'
+complete -c coimg -n '__fish_seen_subcommand_from bitmap check checksum compare convert info map snapshot' -l image-opts -d 'The operand is an option list'
 complete -c coimg -n '__fish_seen_subcommand_from check compare convert create' -s q -d 'Print nothing but errors'
-complete -c coimg -n '__fish_seen_subcommand_from compare convert' -s p -d 'Show progress'
-complete -c coimg -n '__fish_seen_subcommand_from check compare convert' -x -s T -a $caches -d 'Cache mode'
+complete -c coimg -n '__fish_seen_subcommand_from checksum compare convert' -s p -d 'Show progress'
+complete -c coimg -n '__fish_seen_subcommand_from check checksum compare convert' -x -s T -a $caches -d 'Cache mode'
 complete -c coimg -n '__fish_seen_subcommand_from bitmap compare convert create' -x -s F -a $formats -d 'Format of the other image'
 complete -c coimg -n '__fish_seen_subcommand_from create convert' -x -s o -d 'Creation options' \
     -a 'backing_file= backing_fmt= cluster_size= compat= compression_type=zlib compression_type=zstd lazy_refcounts= preallocation= refcount_bits= size= help'
 
 complete -c coimg -n '__fish_seen_subcommand_from check' -x -s r -a 'leaks all' -d 'Repair'
+complete -c coimg -n '__fish_seen_subcommand_from checksum' -x -s a -l algorithm -a 'sha256 blake2b xxh3' -d 'Algorithm'
+complete -c coimg -n '__fish_seen_subcommand_from checksum' -l flat -d 'All bytes in a row, as sha256sum'
 complete -c coimg -n '__fish_seen_subcommand_from compare' -s s -d 'Sizes and allocation have to be equal too'
 complete -c coimg -n '__fish_seen_subcommand_from create' -r -s b -d 'Backing file'
 complete -c coimg -n '__fish_seen_subcommand_from create' -s u -d 'Do not open the backing file'
@@ -49,6 +52,7 @@ complete -c coimg -n '__fish_seen_subcommand_from convert' -x -s r -d 'Bytes a s
 complete -c coimg -n '__fish_seen_subcommand_from convert' -s W -d 'Write in any order'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -l compression-level -x -d 'With -c: 1 (fast) to 19 (small)'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -l salvage -d 'Unreadable sectors become zeros'
+complete -c coimg -n '__fish_seen_subcommand_from convert' -l verify -d 'Read the target back and compare'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -l target-is-zero -d 'The target reads as zeros already'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -l target-image-opts -d 'The target is an option list'
 

@@ -5,6 +5,7 @@ commands=(
   'amend:change creation options'
   'bitmap:manage dirty bitmaps'
   'check:verify the metadata of an image, and repair it'
+  'checksum:print a digest of what an image holds'
   'commit:move what an overlay holds into its backing file'
   'compare:tell whether two images hold the same'
   'convert:copy images into a new one of another format'
@@ -30,9 +31,10 @@ case $state in
     case $words[1] in
       bitmap) _arguments $common '*--add[add the bitmap]' '*--remove[remove it]' '*--clear[nothing has changed]' '*--enable[record changes]' '*--disable[stay as it is]' '*--merge[add what another one has]:bitmap:' '(-b --source-file)'{-b,--source-file}'[image to merge from]:file:_files' '(-F --source-format)'{-F,--source-format}'[its format]:format:($formats)' '(-g --granularity)'{-g,--granularity}'[bytes a bit]:bytes:' '1:image:_files' '2:bitmap:' ;;
       check) _arguments $common '-q[no report]' '(-r --repair)'{-r,--repair}'[repair]:what:(leaks all)' '-T[cache mode]:mode:($caches)' '-U[no locks]' '--output=[form]:form:(human json)' '*:image:_files' ;;
+      checksum) _arguments $common '(-a --algorithm)'{-a,--algorithm}'[algorithm]:name:(sha256 blake2b xxh3)' '--flat[all bytes in a row, as sha256sum]' '--output=[form]:form:(human json)' '-T[cache mode]:mode:($caches)' '-p[progress]' '-U[no locks]' '*:image:_files' ;;
       commit) _arguments $common '-b[base]:file:_files' '-d[keep the overlay]' '-r[rate limit]:rate:' '-t[cache mode]:mode:($caches)' '-p[progress]' '-q[quiet]' '*:image:_files' ;;
       compare) _arguments $common '-F[second format]:format:($formats)' '-T[cache mode]:mode:($caches)' '-p[progress]' '-q[quiet]' '-s[strict]' '-U[no locks]' '*:image:_files' ;;
-      convert) _arguments $common '-O[target format]:format:($formats)' '-o[options]:options:' '-c[compress]' '-n[target exists]' '-p[progress]' '-q[quiet]' '-m[requests in flight]:number:' '-W[out of order]' '-S[sparse size]:size:' '-B[backing file]:file:_files' '-F[backing format]:format:($formats)' '-r[rate limit]:rate:' '-t[target cache mode]:mode:($caches)' '-T[source cache mode]:mode:($caches)' '-U[no locks]' '--compression-level=[1 (fast) to 19 (small)]:level:' '--salvage[read what can be read]' '--target-is-zero[target reads as zeros]' '*:image:_files' ;;
+      convert) _arguments $common '-O[target format]:format:($formats)' '-o[options]:options:' '-c[compress]' '-n[target exists]' '-p[progress]' '-q[quiet]' '-m[requests in flight]:number:' '-W[out of order]' '-S[sparse size]:size:' '-B[backing file]:file:_files' '-F[backing format]:format:($formats)' '-r[rate limit]:rate:' '-t[target cache mode]:mode:($caches)' '-T[source cache mode]:mode:($caches)' '-U[no locks]' '--compression-level=[1 (fast) to 19 (small)]:level:' '--salvage[read what can be read]' '--target-is-zero[target reads as zeros]' '--verify[read the target back]' '*:image:_files' ;;
       create) _arguments '-q[quiet]' '-f[format]:format:($formats)' '-b[backing file]:file:_files' '-F[backing format]:format:($formats)' '-u[do not open the backing file]' '-o[options]:options:' '*:image:_files' ;;
       dd) _arguments $common '-O[output format]:format:($formats)' '-U[no locks]' '*:operand:(if= of= bs= count= skip=)' ;;
       info) _arguments $common '-U[no locks]' '--output=[form]:form:(human json)' '--backing-chain[all images of the chain]' '*:image:_files' ;;
