@@ -135,6 +135,7 @@ std::vector<ListElement> split_list(std::string_view list) {
 }  // namespace
 
 std::expected<uint64_t, SizeParseError> parse_size(std::string_view text, uint64_t max) {
+  const std::string_view whole = text;
   const auto syntax = std::unexpected(SizeParseError::kSyntax);
   const auto range = std::unexpected(SizeParseError::kRange);
   while (!text.empty() && is_blank(text[0])) text.remove_prefix(1);
@@ -164,7 +165,12 @@ std::expected<uint64_t, SizeParseError> parse_size(std::string_view text, uint64
   }
   if (shift == 0 && !fraction.empty()) return syntax;  // there is nothing smaller than a byte
 
-  if (overflow || value > (UINT64_MAX >> shift)) return range;
+  if (overflow) return range;
+  if (hex && !text.empty()) {
+    emit_warning(fmt::format("{}: warning: Using a multiplier suffix on hex numbers is deprecated: {}\n",
+                             program_invocation_short_name, whole));
+  }
+  if (value > (UINT64_MAX >> shift)) return range;
   const auto total = checked_add(value << shift, scale_fraction(fraction, shift));
   if (!total || *total > max) return range;
   return *total;
@@ -290,9 +296,9 @@ Result<void> CreateOptions::set(std::string_view name, std::string_view value) {
     case OptionType::kBool:
       if (!parse_bool(value)) return bad_bool(name);
       break;
-    case OptionType::kSize:
-      COIMG_TRY(parse_size_option(name, value));
-      break;
+    case OptionType::kSize:  // kept in bytes, so that what is odd about it is said once
+      values_.insert_or_assign(std::string(name), std::to_string(COIMG_TRY(parse_size_option(name, value))));
+      return {};
     case OptionType::kNumber:
       COIMG_TRY(parse_number_option(name, value));
       break;

@@ -45,7 +45,7 @@ Result<Options> parse_key_value_options(std::string_view text, std::string_view 
 /// Parses the object behind "json:".
 Result<Options> parse_json_options(std::string_view json);
 
-/// A size as in cli.md 2.1; `what` names it in messages. Used by Parser B texts (options) and, through cmd, Parser A.
+/// A size as in cli.md 2.1, for options and, through cmd, operands. Warns of hexadecimal numbers with a suffix.
 enum class SizeParseError { kSyntax, kRange };
 std::expected<uint64_t, SizeParseError> parse_size(std::string_view text, uint64_t max);
 

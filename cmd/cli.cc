@@ -49,6 +49,12 @@ Result<void> bind(CLI::App& app, std::vector<std::string> words) {
 
 bool is_help(const std::string& word) { return word == "-h" || word == "--help"; }
 
+/// A command's options, and where to read on.
+std::string command_help(const CLI::App& app, const std::string& name) {
+  return fmt::format("{}\nThe manual page is coimg-{}(1); coimg(1) has what is common to all commands.\n", app.help(),
+                     name);
+}
+
 /// What is left to say about a split that went wrong.
 std::optional<std::string> split_complaint(const GetoptResult& split) {
   switch (split.stop) {
@@ -139,7 +145,7 @@ std::optional<int> CommandLine::parse_command(const std::string& name, std::span
     return context_.fail(command_->option_error_exit_code(), *options.first_error());
   if (early.has_value()) {
     if (*early == "--help") {
-      context_.console.out(program.as_qemu_img ? program_help(context_, commands_) : app.help());
+      context_.console.out(program.as_qemu_img ? program_help(context_, commands_) : command_help(app, name));
     } else {
       context_.console.out(program.version_text());
     }
@@ -147,7 +153,7 @@ std::optional<int> CommandLine::parse_command(const std::string& name, std::span
   }
   if (program.as_qemu_io && !split.getopt_message.empty()) {
     context_.console.note(fmt::format("{}: {}", program.name, split.getopt_message));
-    context_.console.out(app.help());
+    context_.console.out(command_help(app, name));
     return 1;
   }
   if (const auto complaint = split_complaint(split)) {

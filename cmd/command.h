@@ -67,6 +67,7 @@ class Command {
 std::vector<std::unique_ptr<Command>> make_commands();
 
 std::unique_ptr<Command> make_amend_command();
+std::unique_ptr<Command> make_bench_command();
 std::unique_ptr<Command> make_bitmap_command();
 std::unique_ptr<Command> make_check_command();
 std::unique_ptr<Command> make_checksum_command();

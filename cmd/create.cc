@@ -69,9 +69,6 @@ Result<void> CreateCommand::prepare(const CommandContext& context, std::vector<s
   if (operands.empty()) return context.program.usage_error("Expecting image file name");
   if (operands.size() > 1) {
     size_ = COIMG_TRY(parse_operand_size(operands[1], "image size"));
-    if (is_hex_with_suffix(operands[1])) {
-      context.console.warning("Using a multiplier suffix on hex numbers is deprecated: " + operands[1]);
-    }
   }
   if (operands.size() > 2) return context.program.usage_error(fmt::format("Unexpected argument: {}", operands[2]));
   return {};

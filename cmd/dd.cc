@@ -41,7 +41,7 @@ class DdCommand final : public Command {
   Result<int> run(CommandContext& context) coroutine_fn override;
 
  private:
-  Result<void> take_operand(const CommandContext& context, const std::string& operand);
+  Result<void> take_operand(const std::string& operand);
   [[nodiscard]] uint64_t input_end(uint64_t length) const;
   [[nodiscard]] CopyWindow window(uint64_t end) const;
   Result<int> copy(CommandContext& context, BlockNode& source) coroutine_fn;
@@ -69,13 +69,13 @@ void DdCommand::declare(OptionDeclarer& options) {
                             "Blocks have 512 bytes unless bs= says otherwise. COUNT includes those that are skipped.");
 }
 
-Result<void> DdCommand::prepare(const CommandContext& context, std::vector<std::string> operands) {
-  for (const std::string& operand : operands) COIMG_TRY(take_operand(context, operand));
+Result<void> DdCommand::prepare(const CommandContext&, std::vector<std::string> operands) {
+  for (const std::string& operand : operands) COIMG_TRY(take_operand(operand));
   if (!input_.has_value() || !output_.has_value()) return Error(EINVAL, "Must specify both input and output files");
   return {};
 }
 
-Result<void> DdCommand::take_operand(const CommandContext& context, const std::string& operand) {
+Result<void> DdCommand::take_operand(const std::string& operand) {
   const size_t equals = operand.find('=');
   const std::string name = operand.substr(0, equals);
   const bool known = name == "bs" || name == "count" || name == "skip" || name == "if" || name == "of";
@@ -92,9 +92,6 @@ Result<void> DdCommand::take_operand(const CommandContext& context, const std::s
   const bool is_block_size = name == "bs";
   const uint64_t number = COIMG_TRY(
       parse_operand_size(value, name, is_block_size ? 1 : 0, is_block_size ? kMaxBlockBytes : kMaxOperandSize));
-  if (is_hex_with_suffix(value)) {
-    context.console.warning("Using a multiplier suffix on hex numbers is deprecated: " + value);
-  }
   if (is_block_size) {
     block_bytes_ = number;
   } else if (name == "count") {

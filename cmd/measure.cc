@@ -37,7 +37,6 @@ class MeasureCommand final : public Command {
   SnapshotChoice snapshot_;
   std::string target_format_ = "raw";
   OptionList option_list_;
-  std::optional<std::string> size_text_;
   std::optional<uint64_t> size_;
   OutputFormat output_ = OutputFormat::kHuman;
   std::optional<std::string> operand_;
@@ -52,7 +51,6 @@ void MeasureCommand::declare(OptionDeclarer& options) {
       "--size", "BYTES",
       [this](const std::string& text) -> Result<void> {
         size_ = COIMG_TRY(parse_operand_size(text, "image size"));
-        size_text_ = text;
         return {};
       },
       "The new image is for an empty disk of this size");
@@ -66,10 +64,7 @@ void MeasureCommand::declare(OptionDeclarer& options) {
   options.describe_operands("[FILE]", "Without FILE, --size is needed.");
 }
 
-Result<void> MeasureCommand::prepare(const CommandContext& context, std::vector<std::string> operands) {
-  if (size_text_.has_value() && is_hex_with_suffix(*size_text_)) {
-    context.console.warning("Using a multiplier suffix on hex numbers is deprecated: " + *size_text_);
-  }
+Result<void> MeasureCommand::prepare(const CommandContext&, std::vector<std::string> operands) {
   if (operands.size() > 1) return Error(EINVAL, "At most one filename argument is allowed.");
   if (!operands.empty()) operand_ = operands.front();
   if (!operand_.has_value() && (image_.image_opts || image_.format.has_value() || snapshot_.given())) {

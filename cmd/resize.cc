@@ -49,7 +49,7 @@ class ResizeCommand final : public Command {
 
  private:
   Result<void> parse_preallocation(const std::string& mode);
-  Result<void> parse_change(const CommandContext& context, std::string text);
+  Result<void> parse_change(std::string text);
   Result<void> resize(BlockNode& node) coroutine_fn;
 
   ImageOptions image_;
@@ -81,16 +81,13 @@ Result<void> ResizeCommand::parse_preallocation(const std::string& mode) {
 Result<void> ResizeCommand::prepare(const CommandContext& context, std::vector<std::string> operands) {
   if (operands.size() != 2) return context.program.usage_error("Expecting image file name and size");
   operand_ = operands[0];
-  return parse_change(context, operands[1]);
+  return parse_change(operands[1]);
 }
 
-Result<void> ResizeCommand::parse_change(const CommandContext& context, std::string text) {
+Result<void> ResizeCommand::parse_change(std::string text) {
   if (text.starts_with('+')) change_.kind = SizeChange::Kind::kGrow;
   if (text.starts_with('-')) change_.kind = SizeChange::Kind::kShrink;
   if (change_.kind != SizeChange::Kind::kAbsolute) text.erase(0, 1);
-  if (is_hex_with_suffix(text)) {
-    context.console.warning("Using a multiplier suffix on hex numbers is deprecated: " + text);
-  }
   Options size;
   size.set("size", text);
   change_.bytes = COIMG_TRY(size.take_size("size")).value_or(0);

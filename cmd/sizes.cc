@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cctype>
 #include <cerrno>
 #include <cstdlib>
 
@@ -19,14 +18,6 @@ Result<uint64_t> parse_operand_size(std::string_view text, std::string_view what
   return Error(EINVAL, fmt::format("Invalid {} specified. You may use k, M, G, T, P or E suffixes for\n"
                                    "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.",
                                    what));
-}
-
-bool is_hex_with_suffix(std::string_view text) {
-  const size_t start = text.find_first_not_of(" \t+");
-  if (start == std::string_view::npos) return false;
-  text.remove_prefix(start);
-  const bool hex = text.starts_with("0x") || text.starts_with("0X");
-  return hex && std::isxdigit(static_cast<unsigned char>(text.back())) == 0;
 }
 
 std::optional<int64_t> parse_count(const std::string& text) {

@@ -17,9 +17,6 @@ inline constexpr uint64_t kMaxOperandSize = INT64_MAX;
 Result<uint64_t> parse_operand_size(std::string_view text, std::string_view what, uint64_t least = 0,
                                     uint64_t most = kMaxOperandSize);
 
-/// Whether a size that was parsed is one that calls for a warning: "0x2k", where "b" and "e" are digits.
-bool is_hex_with_suffix(std::string_view text);
-
 /// Parses a plain count: decimal, 0x or leading-zero octal, no suffix. Nothing when it is none or does not fit.
 std::optional<int64_t> parse_count(const std::string& text);
 

@@ -4,7 +4,7 @@ _coimg() {
   local cur prev words cword
   _init_completion -n = || return
 
-  local commands='amend bitmap check checksum commit compare convert create dd info io map measure rebase resize snapshot'
+  local commands='amend bench bitmap check checksum commit compare convert create dd info io map measure rebase resize snapshot'
   local command='' word
   for word in "${words[@]:1:cword-1}"; do
     if [[ " $commands " == *" $word "* ]]; then
@@ -22,12 +22,6 @@ _coimg() {
       mapfile -t COMPREPLY < <(compgen -W 'raw qcow2 add-cow' -- "$cur")
       return
       ;;
-    -a | --algorithm)
-      if [[ $command == checksum ]]; then
-        mapfile -t COMPREPLY < <(compgen -W 'sha256 blake2b xxh3' -- "$cur")
-        return
-      fi
-      ;;
     -t | -T)
       mapfile -t COMPREPLY < <(compgen -W 'none writeback writethrough directsync unsafe' -- "$cur")
       return
@@ -42,7 +36,12 @@ _coimg() {
       mapfile -t COMPREPLY < <(compgen -W 'leaks all' -- "$cur")
       return
       ;;
+    -i | --aio)
+      mapfile -t COMPREPLY < <(compgen -W 'threads native io_uring' -- "$cur")
+      return
+      ;;
     -o)
+      [[ $command == bench ]] && return
       mapfile -t COMPREPLY < <(compgen -W 'backing_file= backing_fmt= cluster_size= compat= compression_type=zlib
         compression_type=zstd lazy_refcounts= preallocation= refcount_bits= size= help' -- "$cur")
       compopt -o nospace
@@ -63,25 +62,28 @@ _coimg() {
   if [[ $cur == -* ]]; then
     local options
     case $command in
-      amend) options='-o -f -t -p -q --force --image-opts --object --help' ;;
-      bitmap) options='--add --remove --clear --enable --disable --merge -b --source-file -F --source-format -g --granularity -f
-        --image-opts --object --help' ;;
-      check) options='-q -f -r -T -U --output= --image-opts --object --help' ;;
-      checksum) options='-a --algorithm -f -T -p -U --flat --output= --image-opts --object --help' ;;
-      commit) options='-f -b -d -r -t -p -q --image-opts --object --help' ;;
-      compare) options='-f -F -T -p -q -s -U --image-opts --object --help' ;;
-      convert) options='-f -F -O -B -b -c -C -l -m -n -o -p -q -r -S -t -T -U -W --compression-level --salvage --target-is-zero --verify --image-opts
-        --target-image-opts --bitmaps --skip-broken-bitmaps --object --help' ;;
-      create) options='-q -f -b -F -u -o --object --help' ;;
-      dd) options='-f -O -U --image-opts --object --help' ;;
-      info) options='-f -U --output= --backing-chain --image-opts --object --help' ;;
-      io) options='-c --cmd -f -r --read-only -s --snapshot -n --nocache -C --copy-on-read -m --misalign -k --native-aio -i --aio
-        -t --cache -d --discard -U --image-opts --object --help' ;;
-      map) options='-f -U -s -l --output= --start-offset= --max-length= --image-opts --object --help' ;;
-      measure) options='-f -O -o -l -U --size --output= --image-opts --object --help' ;;
-      rebase) options='-b -F -u -f -t -T -p -q -U --image-opts --object --help' ;;
-      resize) options='-f -q --shrink --preallocation= --image-opts --object --help' ;;
-      snapshot) options='-l -a -c -d -q -U --image-opts --object --help' ;;
+      amend) options='-f --image-opts --object -o -t -p -q --force -h --help' ;;
+      bench) options='-f --image-opts -U --force-share --object -c -d --flush-interval --no-drain --pattern -o -s -S -w -t
+        -i -n -q -h --help' ;;
+      bitmap) options='-f --image-opts --object --add --remove --clear --enable --disable --merge -b --source-file -F
+        --source-format -g --granularity -h --help' ;;
+      check) options='-f --format --image-opts -U --force-share --object -q --quiet --output= -T -r --repair -h --help' ;;
+      checksum) options='-f --image-opts -U --force-share --object -a --algorithm --flat --output= -T -p -h --help' ;;
+      commit) options='-f --image-opts --object -b -d -r -t -p -q -h --help' ;;
+      compare) options='-f --image-opts -U --force-share --object -F -T -p -q -s -h --help' ;;
+      convert) options='-f --image-opts -U --force-share --object -o -O -B -b -F -t -T -l -S -r -m --compression-level -c -C
+        -n -p -q -W --salvage --verify --bitmaps --skip-broken-bitmaps --target-is-zero --target-image-opts -h --help' ;;
+      create) options='-q -f -b -F -u -o --object -h --help' ;;
+      dd) options='-f --image-opts -U --force-share --object -O -h --help' ;;
+      info) options='-f --format --image-opts -U --force-share --object --output= --backing-chain -h --help' ;;
+      io) options='-f --format --image-opts -U --force-share --object -c --cmd -r --read-only -m --misalign -s
+        --snapshot -n --nocache -C --copy-on-read -k --native-aio -i --aio -t --cache -d --discard -h --help' ;;
+      map) options='-f --format --image-opts -U --force-share --object --output= -s --start-offset -l --max-length -h
+        --help' ;;
+      measure) options='-f --format --image-opts -U --force-share --object -l -o -O --size --output= -h --help' ;;
+      rebase) options='-f --image-opts -U --force-share --object -b -F -u -t -T -p -q -h --help' ;;
+      resize) options='-f --image-opts --object --preallocation= -q --shrink -h --help' ;;
+      snapshot) options='--image-opts -U --force-share --object -q --quiet -l -a -c -d -h --help' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
     [[ ${COMPREPLY[*]} == *= ]] && compopt -o nospace

@@ -2,49 +2,274 @@
 
 local -a commands formats caches
 commands=(
-  'amend:change creation options'
-  'bitmap:manage dirty bitmaps'
-  'check:verify the metadata of an image, and repair it'
-  'checksum:print a digest of what an image holds'
+  'amend:change creation options of an image'
+  'bench:time many equal requests to an image'
+  'bitmap:manage the dirty bitmaps of an image'
+  'check:check the consistency of an image'
   'commit:move what an overlay holds into its backing file'
-  'compare:tell whether two images hold the same'
-  'convert:copy images into a new one of another format'
-  'create:make a new image'
+  'compare:compare the contents of two images'
+  'convert:copy images into another one, in any format'
+  'create:create an image'
   'dd:copy a part of an image, zeros included'
-  'info:describe an image'
+  'info:show what an image is'
   'io:run I/O commands on an image'
-  'map:list where the ranges of an image come from'
+  'map:show where the data of an image is'
   'measure:tell how large a new image will become'
   'rebase:give an image another backing file'
   'resize:change the size of an image'
-  'snapshot:manage internal snapshots'
+  'snapshot:manage the internal snapshots of an image'
 )
 formats=(raw qcow2 add-cow)
 caches=(none writeback writethrough directsync unsafe)
 
-_arguments -C '(- *)'{-h,--help}'[show help]' '(- *)'{-V,--version}'[show the version]' '1:command:->command' '*::argument:->argument'
+_arguments -C '(- *)'{-h,--help}'[show help]' '(- *)'{-V,--version}'[show the version]' {-T,--trace}'[trace to stderr]:level:(trace debug info)' \
+  '1:command:->command' '*::argument:->argument'
 case $state in
   command) _describe command commands ;;
   argument)
-    local -a common
-    common=('--image-opts[operands are option strings]' '*--object[define an object]:object:' '(-f --format)'{-f,--format}'[format]:format:($formats)')
     case $words[1] in
-      bitmap) _arguments $common '*--add[add the bitmap]' '*--remove[remove it]' '*--clear[nothing has changed]' '*--enable[record changes]' '*--disable[stay as it is]' '*--merge[add what another one has]:bitmap:' '(-b --source-file)'{-b,--source-file}'[image to merge from]:file:_files' '(-F --source-format)'{-F,--source-format}'[its format]:format:($formats)' '(-g --granularity)'{-g,--granularity}'[bytes a bit]:bytes:' '1:image:_files' '2:bitmap:' ;;
-      check) _arguments $common '-q[no report]' '(-r --repair)'{-r,--repair}'[repair]:what:(leaks all)' '-T[cache mode]:mode:($caches)' '-U[no locks]' '--output=[form]:form:(human json)' '*:image:_files' ;;
-      checksum) _arguments $common '(-a --algorithm)'{-a,--algorithm}'[algorithm]:name:(sha256 blake2b xxh3)' '--flat[all bytes in a row, as sha256sum]' '--output=[form]:form:(human json)' '-T[cache mode]:mode:($caches)' '-p[progress]' '-U[no locks]' '*:image:_files' ;;
-      commit) _arguments $common '-b[base]:file:_files' '-d[keep the overlay]' '-r[rate limit]:rate:' '-t[cache mode]:mode:($caches)' '-p[progress]' '-q[quiet]' '*:image:_files' ;;
-      compare) _arguments $common '-F[second format]:format:($formats)' '-T[cache mode]:mode:($caches)' '-p[progress]' '-q[quiet]' '-s[strict]' '-U[no locks]' '*:image:_files' ;;
-      convert) _arguments $common '-O[target format]:format:($formats)' '-o[options]:options:' '-c[compress]' '-n[target exists]' '-p[progress]' '-q[quiet]' '-m[requests in flight]:number:' '-W[out of order]' '-S[sparse size]:size:' '-B[backing file]:file:_files' '-F[backing format]:format:($formats)' '-r[rate limit]:rate:' '-t[target cache mode]:mode:($caches)' '-T[source cache mode]:mode:($caches)' '-U[no locks]' '--compression-level=[1 (fast) to 19 (small)]:level:' '--salvage[read what can be read]' '--target-is-zero[target reads as zeros]' '--verify[read the target back]' '*:image:_files' ;;
-      create) _arguments '-q[quiet]' '-f[format]:format:($formats)' '-b[backing file]:file:_files' '-F[backing format]:format:($formats)' '-u[do not open the backing file]' '-o[options]:options:' '*:image:_files' ;;
-      dd) _arguments $common '-O[output format]:format:($formats)' '-U[no locks]' '*:operand:(if= of= bs= count= skip=)' ;;
-      info) _arguments $common '-U[no locks]' '--output=[form]:form:(human json)' '--backing-chain[all images of the chain]' '*:image:_files' ;;
-      measure) _arguments $common '-O[format of the new image]:format:($formats)' '-o[options]:options:' '--size[size of an empty disk]:size:' '-l[snapshot]:snapshot:' '--output=[form]:form:(human json)' '-U[no locks]' '*:image:_files' ;;
-      amend) _arguments $common '-o[what to change]:options:' '-t[cache mode]:mode:($caches)' '-p[progress]' '-q[quiet]' '--force[allow changes that may lock you out]' '*:image:_files' ;;
-      rebase) _arguments $common '-b[new backing file]:file:_files' '-F[its format]:format:($formats)' '-u[only store the name]' '-t[cache mode]:mode:($caches)' '-T[cache mode of the backing files]:mode:($caches)' '-p[progress]' '-q[quiet]' '-U[no locks on the new backing file]' '*:image:_files' ;;
-      resize) _arguments $common '--preallocation=[new space]:mode:(off metadata falloc full)' '-q[quiet]' '--shrink[allow it to become smaller]' '*:image:_files' ;;
-      snapshot) _arguments '-l[list]' '-a[apply]:snapshot:' '-c[take]:name:' '-d[delete]:name:' '-q[quiet]' '-U[no locks]' '--image-opts[the operand is an option list]' '*:image:_files' ;;
-      io) _arguments $common '*'{-c,--cmd}'[run this command]:command:' '(-r --read-only)'{-r,--read-only}'[not for writing]' '(-s --snapshot)'{-s,--snapshot}'[temporary overlay]' '(-n --nocache)'{-n,--nocache}'[around the page cache]' '(-C --copy-on-read)'{-C,--copy-on-read}'[keep what is read]' '(-m --misalign)'{-m,--misalign}'[memory not aligned]' '(-k --native-aio)'{-k,--native-aio}'[native AIO]' '(-i --aio)'{-i,--aio}'[engine]:aio:(threads native io_uring)' '(-t --cache)'{-t,--cache}'[cache mode]:mode:(none writeback writethrough directsync unsafe)' '(-d --discard)'{-d,--discard}'[discards]:discard:(unmap ignore)' '-U[no locks]' '*:image:_files' ;;
-      map) _arguments $common '-U[no locks]' '--output=[form]:form:(human json)' '(-s --start-offset)'{-s,--start-offset}'[first byte]:offset:' '(-l --max-length)'{-l,--max-length}'[length]:bytes:' '*:image:_files' ;;
+      amend)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '-f[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '*-o[creation options]:options:' \
+          '-t[cache mode of the image]:cache mode:($caches)' \
+          '-p[show progress]' \
+          '-q[print nothing but errors]' \
+          '--force[allow changes that may lock you out of an encrypted image]' \
+          '*:image:_files'
+        ;;
+      bench)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '-f[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '(-U --force-share)'{-U,--force-share}'[open without locks]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '-c[requests in all]:n:' \
+          '-d[requests in flight]:n:' \
+          '--flush-interval=[flush every N requests]:n:' \
+          '--no-drain[do not wait for the requests in flight before a flush]' \
+          '--pattern=[the byte to write]:byte:' \
+          '-o[where the first request begins]:bytes:' \
+          '-s[size of a request]:bytes:' \
+          '-S[from one request to the next]:bytes:' \
+          '-w[write]' \
+          '-t[cache mode]:cache mode:($caches)' \
+          '-i[how files are read and written]:engine:(threads native io_uring)' \
+          '-n[the same as -i native]' \
+          '-q[accepted]' \
+          '*:image:_files'
+        ;;
+      bitmap)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '-f[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '*--add[add the bitmap]' \
+          '*--remove[remove the bitmap]' \
+          '*--clear[make the bitmap say that nothing has changed]' \
+          '*--enable[let the bitmap record changes]' \
+          '*--disable[let the bitmap stay as it is]' \
+          '*--merge=[add what another bitmap has recorded]:source:' \
+          '(-b --source-file)'{-b,--source-file=}'[take the sources of --merge from this image]:file:_files' \
+          '(-F --source-format)'{-F,--source-format=}'[format of that image]:format:($formats)' \
+          '(-g --granularity)'{-g,--granularity=}'[bytes that one bit of an added bitmap stands for]:bytes:' \
+          '1:image:_files' '2:bitmap:'
+        ;;
+      check)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '(-f --format)'{-f,--format=}'[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '(-U --force-share)'{-U,--force-share}'[open without locks]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '(-q --quiet)'{-q,--quiet}'[print no report]' \
+          '--output=[form of the report]:form:(human json)' \
+          '-T[cache mode]:cache mode:($caches)' \
+          '(-r --repair)'{-r,--repair=}'[repair leaked clusters, or everything that can be repaired]:what:(leaks all)' \
+          '*:image:_files'
+        ;;
+      commit)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '-f[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '-b[the image of the chain that takes it, as the overlay would name it]:base:_files' \
+          '-d[do not empty the overlay afterwards]' \
+          '-r[write no more than this a second]:bytes:' \
+          '-t[cache mode]:cache mode:($caches)' \
+          '-p[show progress]' \
+          '-q[print nothing but errors]' \
+          '*:image:_files'
+        ;;
+      compare)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '-f[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '(-U --force-share)'{-U,--force-share}'[open without locks]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '-F[format of the second image]:format:($formats)' \
+          '-T[cache mode of both]:cache mode:($caches)' \
+          '-p[show progress]' \
+          '-q[print nothing but errors]' \
+          '-s[sizes and allocation have to be the same too]' \
+          '*:image:_files'
+        ;;
+      convert)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '-f[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '(-U --force-share)'{-U,--force-share}'[open without locks]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '*-o[creation options]:options:' \
+          '-O[format of the target]:format:($formats)' \
+          '(-B -b)'{-B,-b}'[the target is an overlay of this file]:backing:_files' \
+          '-F[format of the targets backing file]:format:($formats)' \
+          '-t[cache mode of the target]:cache mode:($caches)' \
+          '-T[cache mode of the sources]:cache mode:($caches)' \
+          '-l[read an internal snapshot]:snapshot:' \
+          '-S[zero runs of at least this become holes]:bytes:' \
+          '-r[write no more than this a second]:bytes:' \
+          '-m[requests in flight, 1 to 16]:n:' \
+          '--compression-level=[1 (fast) to 19 (small)]:n:' \
+          '-c[write compressed clusters]' \
+          '-C[let the host copy where it can]' \
+          '-n[do not create the target]' \
+          '-p[show progress]' \
+          '-q[print nothing but errors]' \
+          '-W[allow writes out of order]' \
+          '--salvage[go on after read errors]' \
+          '--bitmaps[copy the persistent bitmaps too]' \
+          '--skip-broken-bitmaps[leave inconsistent ones out]' \
+          '--target-is-zero[the target reads as zeros now]' \
+          '--target-image-opts[the target is driver options]' \
+          '*:image:_files'
+        ;;
+      create)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '-q[print nothing but errors]' \
+          '-f[format of the new image]:format:($formats)' \
+          '-b[the image is an overlay of this file]:backing:_files' \
+          '-F[format of the backing file]:format:($formats)' \
+          '-u[do not open the backing file]' \
+          '*-o[creation options]:options:' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '*:image:_files'
+        ;;
+      dd)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '-f[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '(-U --force-share)'{-U,--force-share}'[open without locks]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '-O[format of the output]:format:($formats)' \
+          '*:operand:(if= of= bs= count= skip=)'
+        ;;
+      info)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '(-f --format)'{-f,--format=}'[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '(-U --force-share)'{-U,--force-share}'[open without locks]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '--output=[form of the report]:form:(human json)' \
+          '--backing-chain[show the backing files too, down to the last one]' \
+          '*:image:_files'
+        ;;
+      io)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '(-f --format)'{-f,--format=}'[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '(-U --force-share)'{-U,--force-share}'[open without locks]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '*'{-c,--cmd=}'[run this command]:command:' \
+          '(-r --read-only)'{-r,--read-only}'[do not open the image for writing]' \
+          '(-m --misalign)'{-m,--misalign}'[use memory that is not aligned]' \
+          '(-s --snapshot)'{-s,--snapshot}'[write to a temporary overlay]' \
+          '(-n --nocache)'{-n,--nocache}'[go around the page cache, the same as -t none]' \
+          '(-C --copy-on-read)'{-C,--copy-on-read}'[keep in the image what is read from its backing file]' \
+          '(-k --native-aio)'{-k,--native-aio}'[the same as -i native]' \
+          '(-i --aio)'{-i,--aio=}'[how files are read and written]:engine:(threads native io_uring)' \
+          '(-t --cache)'{-t,--cache=}'[cache mode]:cache mode:($caches)' \
+          '(-d --discard)'{-d,--discard=}'[what becomes of discards]:discard:(unmap ignore)' \
+          '*:image:_files'
+        ;;
+      map)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '(-f --format)'{-f,--format=}'[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '(-U --force-share)'{-U,--force-share}'[open without locks]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '--output=[form of the report]:form:(human json)' \
+          '(-s --start-offset)'{-s,--start-offset=}'[start at this position]:bytes:' \
+          '(-l --max-length)'{-l,--max-length=}'[look at no more than this]:bytes:' \
+          '*:image:_files'
+        ;;
+      measure)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '(-f --format)'{-f,--format=}'[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '(-U --force-share)'{-U,--force-share}'[open without locks]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '-l[read an internal snapshot]:snapshot:' \
+          '*-o[creation options]:options:' \
+          '-O[format of the new image]:format:($formats)' \
+          '--size=[the new image is for an empty disk of this size]:bytes:' \
+          '--output=[form of the report]:form:(human json)' \
+          '*:image:_files'
+        ;;
+      rebase)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '-f[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '(-U --force-share)'{-U,--force-share}'[open without locks]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '-b[the new backing file]:backing:_files' \
+          '-F[format of the new backing file]:format:($formats)' \
+          '-u[only store the new name]' \
+          '-t[cache mode of the image]:cache mode:($caches)' \
+          '-T[cache mode of the backing files]:cache mode:($caches)' \
+          '-p[show progress]' \
+          '-q[print nothing but errors]' \
+          '*:image:_files'
+        ;;
+      resize)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '-f[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '--preallocation=[what becomes of new space]:mode:(off metadata falloc full)' \
+          '-q[print nothing but errors]' \
+          '--shrink[allow the image to become smaller]' \
+          '*:image:_files'
+        ;;
+      snapshot)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '--image-opts[image operands are driver options, not names]' \
+          '(-U --force-share)'{-U,--force-share}'[open without locks]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '(-q --quiet)'{-q,--quiet}'[print nothing but errors]' \
+          '-l[list the snapshots]' \
+          '-a[make the disk what it was then]:snapshot:' \
+          '-c[take a snapshot]:name:' \
+          '-d[delete a snapshot]:name:' \
+          '*:image:_files'
+        ;;
     esac
     ;;
 esac

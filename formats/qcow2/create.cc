@@ -18,8 +18,6 @@ namespace coimg::qcow2 {
 
 namespace {
 
-/// L2 tables are written in pieces of this size.
-constexpr uint64_t kTableBatchBytes = kMiB;
 constexpr uint64_t kMaxStoredZeros = 64 * kKiB;
 
 Result<void> write_table(BlockNode& file, HostOffset offset, std::span<const uint64_t> entries) coroutine_fn {
@@ -45,13 +43,15 @@ Result<void> write_refcount_blocks(BlockNode& file, const Geometry& geometry, co
   return {};
 }
 
-/// The refcount table, and what is left of the one that had to give way.
+/// The refcount table, and what is left of those that had to give way.
 Result<void> write_table_clusters(BlockNode& file, const Geometry& geometry, const FreshLayout& layout) coroutine_fn {
   std::vector<uint64_t> table = layout.blocks;
   table.resize(layout.refcount_table_clusters * geometry.cluster_size() / sizeof(be64));
   COIMG_TRY(write_table(file, layout.refcount_table, table));
-  if (layout.abandoned_table.empty()) return {};
-  return write_table(file, geometry.host_offset(HostCluster(1)), layout.abandoned_table);
+  for (const FreshLayout::AbandonedCluster& old : layout.abandoned) {
+    COIMG_TRY(write_table(file, old.offset, old.entries));
+  }
+  return {};
 }
 
 Result<void> write_zeros(BlockNode& file, HostOffset offset, uint64_t bytes) coroutine_fn {
@@ -64,22 +64,21 @@ Result<void> write_zeros(BlockNode& file, HostOffset offset, uint64_t bytes) cor
 Result<void> write_preallocated_tables(BlockNode& file, const Geometry& geometry, const FreshLayout& layout,
                                        uint64_t data_clusters) coroutine_fn {
   std::vector<be64> l1_table;
-  AlignedBuffer buffer(std::max(kTableBatchBytes, geometry.cluster_size()));
+  l1_table.reserve(layout.l1_entries);
+  AlignedBuffer buffer(geometry.cluster_size());
   const L2Entries entries(buffer.span(), geometry);
-  const uint64_t tables_per_batch = buffer.size() / geometry.cluster_size();
-  for (uint64_t table = 0; table < layout.l1_entries; table += tables_per_batch) {
-    const uint64_t tables = std::min(tables_per_batch, layout.l1_entries - table);
+  for (uint64_t table = 0; table < layout.l1_entries; ++table) {
     const uint64_t first = table * geometry.l2_entries();
-    for (uint64_t i = 0; i < tables * geometry.l2_entries(); ++i) {
-      const HostOffset host = layout.data + ((first + i) << geometry.cluster_bits());
+    // In a data file each cluster lies where the guest has it.
+    const HostOffset data =
+        geometry.external_data() ? HostOffset(first << geometry.cluster_bits()) : layout.data[table];
+    for (uint64_t i = 0; i < geometry.l2_entries(); ++i) {
       // Extended entries have a place, and nothing stored there yet.
+      const HostOffset host = data + (i << geometry.cluster_bits());
       entries.store(i, first + i < data_clusters ? L2Entry::normal(host).with_map({}) : L2Entry());
     }
-    const HostOffset offset = layout.l2_tables + (table << geometry.cluster_bits());
-    COIMG_TRY(file.co_pwrite(offset.v, buffer.span().first(tables << geometry.cluster_bits())));
-    for (uint64_t i = 0; i < tables; ++i) {
-      l1_table.emplace_back(L1Entry::table(offset + (i << geometry.cluster_bits()), true).raw());
-    }
+    COIMG_TRY(file.co_pwrite(layout.l2_tables[table].v, buffer.span()));
+    l1_table.emplace_back(L1Entry::table(layout.l2_tables[table], true).raw());
   }
   return file.co_pwrite(layout.l1_table.v, std::as_bytes(std::span(l1_table)));
 }
@@ -92,8 +91,8 @@ Result<void> create_image(BlockNode& file, const CreateOptions& options) {
   const Preallocation preallocation = COIMG_TRY(preallocation_of(options));
   // A raw data file has all that the disk has.
   const bool preallocated = preallocation != Preallocation::kOff || (header.autoclear_features & kRawExternalData) != 0;
-  const FreshLayout layout =
-      COIMG_TRY(preallocated ? plan_preallocated_disk(geometry, header.size) : plan_empty_disk(geometry, header.size));
+  const FreshLayout layout = COIMG_TRY(preallocated ? plan_preallocated_disk(geometry, header.size, preallocation)
+                                                    : plan_empty_disk(geometry, header.size));
   if (preallocated) {
     // What only metadata refer to stays a hole.
     const bool reserve = preallocation == Preallocation::kFalloc || preallocation == Preallocation::kFull;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "block/driver.h"
 #include "block/util/offsets.h"
 #include "block/util/result.h"
 #include "formats/qcow2/cluster_set.h"
@@ -20,11 +21,15 @@ struct FreshLayout {
   HostOffset refcount_table;
   uint32_t refcount_table_clusters = 0;
   std::vector<uint64_t> blocks;  ///< the refcount table's entries: offset of each block, 0 for none
-  /// What a refcount table that had to move has left in the free cluster 1; empty when it did not move.
-  std::vector<uint64_t> abandoned_table;
-  std::vector<ClusterRun> used;  ///< in order
-  HostOffset l2_tables;          ///< one a L1 entry, in order; 0 without preallocation
-  HostOffset data;               ///< the disk's clusters, in order; 0 without preallocation or in a data file
+  /// What refcount tables that had to move have left in clusters that are free.
+  struct AbandonedCluster {
+    HostOffset offset;
+    std::vector<uint64_t> entries;
+  };
+  std::vector<AbandonedCluster> abandoned;
+  std::vector<ClusterRun> used;       ///< in order
+  std::vector<HostOffset> l2_tables;  ///< one a L1 entry; none without preallocation
+  std::vector<HostOffset> data;       ///< of each L2 table's clusters, which are in a row; none in a data file
   uint64_t file_bytes = 0;
 };
 
@@ -35,9 +40,10 @@ struct FreshLayout {
 /// `size` is within what the L1 table's limit allows. Errors: EFBIG when the refcount table would become too large.
 Result<FreshLayout> plan_empty_disk(const Geometry& geometry, uint64_t size);
 
-/// A disk with a place for every cluster, all of it in a row:
+/// A disk with a place for every cluster, laid out as qemu-img does it. With kMetadata each L2 table lies in front of
+/// its data. With kFalloc and kFull the data are in one piece, behind all refcounts that will be needed:
 ///
-///     | header | refcount table | refcount blocks | L1 table | L2 tables | data, unless in an external file |
-Result<FreshLayout> plan_preallocated_disk(const Geometry& geometry, uint64_t size);
+///     | header | L2 table | refcount block | L1 table | more blocks | refcount table | data | more L2 tables |
+Result<FreshLayout> plan_preallocated_disk(const Geometry& geometry, uint64_t size, Preallocation preallocation);
 
 }  // namespace coimg::qcow2

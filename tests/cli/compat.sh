@@ -2,12 +2,14 @@
 # Runs command lines with the qemu-img and qemu-io that are installed and with coimg under these names, in equal fresh
 # directories, and compares what they print and their exit codes: compat.sh COIMG [GROUP...]
 #
-# The tables are in compat_table.sh and compat_io_table.sh, as calls of
+# The tables are in compat_table.sh, compat_failures_table.sh and compat_io_table.sh, as calls of
 #     group NAME            the files to start with: what setup_NAME makes
 #     same 'COMMAND'        everything has to be equal
 #     differs WHAT 'WHY' 'COMMAND'
 #                           a known difference in WHAT: a comma-separated list of stdout, stderr and exit. The rest has to
 #                           be equal; and so that the list does not outlive its reasons, there has to be a difference
+#     needs FEATURE 'COMMAND'
+#                           the same as same, when the program has the feature: nbd, encryption
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -47,14 +49,15 @@ selected() { [ "$wanted" = "  " ] || [[ $wanted == *" $current "* ]]; }
 # How long a request took, and how fast that was.
 hide_times() {
   sed -E -i -e 's/ops; ([0-9:.]+ sec|[0-9]+:[0-9:.]+) \([^)]*\)/ops; TIME (RATE)/' \
-    -e 's/^([0-9]+),1,[0-9:.]+,[0-9.]+,[0-9.]+$/\1,1,TIME,RATE/' "$1"
+    -e 's/^([0-9]+),1,[0-9:.]+,[0-9.]+,[0-9.]+$/\1,1,TIME,RATE/' \
+    -e 's/^Run completed in [0-9]+[.][0-9]{3} seconds[.]$/Run completed in TIME/' "$1"
 }
 
 # Runs command $2 with the programs in $1 ("ours" or "theirs").
 run_side() {
   rm -rf "$scratch/work"
   cp -a --sparse=auto "$scratch/template" "$scratch/work"
-  (cd "$scratch/work" && PATH="$scratch/$1:$PATH" exec timeout 30 bash -c "$2") \
+  (cd "$scratch/work" && PATH="$scratch/$1:$PATH" exec timeout 120 bash -c "$2") \
     >"$scratch/$1.stdout" 2>"$scratch/$1.stderr" </dev/null
   echo $? >"$scratch/$1.exit"
   hide_times "$scratch/$1.stdout"
@@ -101,8 +104,21 @@ differs() {
   allowed=$((allowed + 1))
 }
 
+needs() {
+  case $1 in
+    nbd) "$coimg" --help | grep -q '^Supported formats:.* nbd' || return 0 ;;
+    encryption)
+      "$coimg" create -q -f qcow2 --object secret,id=k,data=x -o encrypt.format=aes,encrypt.key-secret=k \
+        "$scratch/encrypted" 1M 2>/dev/null || return 0
+      ;;
+  esac
+  same "$2"
+}
+
 # shellcheck source=tests/cli/compat_table.sh
 . "$here/compat_table.sh"
+# shellcheck source=tests/cli/compat_failures_table.sh
+. "$here/compat_failures_table.sh"
 # shellcheck source=tests/cli/compat_io_table.sh
 . "$here/compat_io_table.sh"
 echo "$equal equal, $different different, $allowed known differences"

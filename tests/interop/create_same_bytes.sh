@@ -37,11 +37,17 @@ same cluster_size=512 129G
 same compression_type=zstd,lazy_refcounts=on 1G
 same compat=v3 2P
 same compat=v3 3P
-same preallocation=metadata 3M
-same cluster_size=4k,preallocation=metadata 300k
+same cluster_size=512,preallocation=metadata 40M
+for mode in metadata falloc full; do
+  for cluster in 512 4k 64k 2M; do
+    for size in 0 300k 3M; do same "cluster_size=$cluster,preallocation=$mode" $size; done
+  done
+  for width in 1 64; do same "cluster_size=512,refcount_bits=$width,preallocation=$mode" 9M; done
+  same "compat=0.10,preallocation=$mode" 10000384
+  for size in 8M 10000384; do same "extended_l2=on,cluster_size=16k,preallocation=$mode" $size; done
+done
 same extended_l2=on 1M
 same extended_l2=on,cluster_size=16k 700M
-same extended_l2=on,preallocation=metadata 8M
 for options in "" ,data_file_raw=on ,preallocation=metadata ,preallocation=falloc ,preallocation=full ,extended_l2=on \
   ,cluster_size=4k,data_file_raw=on ,cluster_size=512,preallocation=metadata ,extended_l2=on,data_file_raw=on; do
   same "data_file=data$options" 300k

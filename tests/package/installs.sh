@@ -24,14 +24,15 @@ else
 fi
 
 failed=0
-for file in usr/bin/coimg usr/share/man/man1/coimg.1 usr/share/man/man5/add-cow.5 \
+pages=$("$build/coimg" --help | sed -n '/^Commands:/,/^$/s|^  \([a-z]*\) .*|usr/share/man/man1/coimg-\1.1|p')
+for file in usr/bin/coimg usr/share/man/man1/coimg.1 $pages usr/share/man/man5/add-cow.5 \
   usr/share/bash-completion/completions/coimg usr/share/zsh/vendor-completions/_coimg usr/share/fish/vendor_completions.d/coimg.fish; do
   [ -s "root/$file" ] || { echo "missing: /$file"; failed=1; }
 done
 if [ -e root/usr/include ] || [ -e root/usr/lib ]; then echo "the package holds the runtime as a library"; failed=1; fi
 root/usr/bin/coimg create -q -f qcow2 image.qcow2 1M
 root/usr/bin/coimg check -q image.qcow2
-grep -q '^\.SH DIFFERENCES' root/usr/share/man/man1/coimg.1 || { echo "not the manual page"; failed=1; }
+grep -q '^\.Sh DIFFERENCES' root/usr/share/man/man1/coimg.1 || { echo "not the manual page"; failed=1; }
 depends=$(dpkg-deb --field "$deb" Depends)
 case $depends in
   *libc6*) ;;
