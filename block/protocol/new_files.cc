@@ -98,6 +98,7 @@ Result<int> NewFiles::begin(const std::string& path) {
     if (!make_unnamed(file, kMode)) file.place = {};
   }
   if (file.in_place()) COIMG_TRY(begin_in_place(file));
+  const std::lock_guard guard(lock_);
   files_.push_back(std::move(file));
   return files_.back().fd.get();
 }
@@ -176,6 +177,7 @@ bool NewFiles::make_unnamed(File& file, unsigned mode) const {
 }
 
 std::optional<std::string> NewFiles::find(const std::string& path) const {
+  const std::lock_guard guard(lock_);
   if (std::ranges::all_of(files_, [](const File& file) { return file.in_place() || file.published; })) {
     return std::nullopt;
   }
@@ -264,6 +266,7 @@ void NewFiles::withdraw(File& file) {
 
 void NewFiles::discard() {
   if (publishing_) return;  // the last step is being made: what it leaves is whole
+  const std::lock_guard guard(lock_);
   for (File& file : files_) {
     struct stat info{};
     if (!file.in_place()) {

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -80,6 +81,7 @@ class NewFiles {
   Result<void> sync_all() coroutine_fn;
 
   const Naming naming_;
+  mutable std::mutex lock_;  ///< files_, which a signal may end while a worker thread begins one
   std::vector<File> files_;
   bool publishing_ = false;  ///< a worker thread has the files
 };

@@ -22,6 +22,12 @@ _coimg() {
       mapfile -t COMPREPLY < <(compgen -W 'raw qcow2 add-cow' -- "$cur")
       return
       ;;
+    -a | --algorithm)
+      if [[ $command == checksum ]]; then
+        mapfile -t COMPREPLY < <(compgen -W 'sha256 blake2b xxh3' -- "$cur")
+        return
+      fi
+      ;;
     -t | -T)
       mapfile -t COMPREPLY < <(compgen -W 'none writeback writethrough directsync unsafe' -- "$cur")
       return

@@ -60,6 +60,10 @@ for length in 0 512 1023k 1M 1025k 3584k 8000k 8M; do
   examine "$length bytes, seed $seed, with a backing file" top.raw top.qcow2
 done
 
+# The program that the manual shows.
+sed -n '/^import hashlib/,/^\.Ed/p' "$here/../../man/coimg-checksum.1" | sed '/^\.Ed/d; s/\\e/\\/g' >manual.py
+expect manual "sha256-tree:$(python3 manual.py <top.raw)" -f raw top.raw
+
 # A list that sha256sum reads.
 cp source.raw 'odd
 name\here'
