@@ -33,7 +33,6 @@ class ConvertCommand final : public Command {
     return "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps] [-U] [-C] [-c] "
            "[-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] "
            "[-o options] [-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] "
-           "[--verify] "
            "filename [filename2 [...]] output_filename";
   }
   void declare(OptionDeclarer& options) override;
