@@ -41,7 +41,7 @@ class CopyJob {
         size_(transfer_size({.unit = unit_,
                              .least_bytes = options.sparse_bytes,
                              .decode_unit = largest_compression_unit(sources),
-                             .buffers = options.compress ? 2U : 1U,
+                             .buffers = (options.compress ? 2U : 1U) + (options.leave_equal ? 1U : 0U),
                              .most_workers = options.workers})),
         plan_(sources_,
               {.granularity = unit_,
@@ -66,11 +66,18 @@ class CopyJob {
     PlacementOrder::Ticket ticket;
   };
 
+  /// Memory of a worker.
+  struct Buffers {
+    AlignedBuffer source;
+    AlignedBuffer target;  ///< with leave_equal
+  };
+
   void work() coroutine_fn {
-    AlignedBuffer buffer(size_.chunk_bytes);
+    Buffers buffers{.source = AlignedBuffer(size_.chunk_bytes),
+                    .target = AlignedBuffer(options_.leave_equal ? size_.chunk_bytes : 0)};
     for (unsigned chunks = 1; !group_.should_stop(); ++chunks) {
       if (chunks % kChunksPerTurn == 0) co_sleep_ns(ClockType::kMonotonic, 0);
-      auto step = do_next_chunk(buffer);
+      auto step = do_next_chunk(buffers);
       if (!step.ok()) {
         fail(std::move(step).error());
       } else if (!*step) {
@@ -80,18 +87,18 @@ class CopyJob {
   }
 
   /// Returns false when there is nothing left to do.
-  Result<bool> do_next_chunk(AlignedBuffer& buffer) coroutine_fn {
+  Result<bool> do_next_chunk(Buffers& buffers) coroutine_fn {
     if (options_.should_stop && options_.should_stop()) return Error::from_errno(ECANCELED);
     std::optional<Assignment> assignment = COIMG_TRY(take_chunk());
     if (!assignment) return false;
-    const CopyChunk& chunk = assignment->chunk;
+    CopyChunk& chunk = assignment->chunk;
     PlacementOrder::Ticket* ticket = options_.in_order ? &assignment->ticket : nullptr;
 
     if (group_.should_stop()) return true;
     if (chunk.runs.size() == 1 && is_idle(chunk.runs[0])) {
       COIMG_TRY(do_idle_run(chunk.runs[0], ticket));
     } else {
-      COIMG_TRY(copy_chunk(chunk, buffer, ticket));
+      COIMG_TRY(copy_chunk(chunk, buffers, ticket));
       note_done(chunk.bytes);
     }
     return true;
@@ -133,8 +140,8 @@ class CopyJob {
     return std::optional<Assignment>(Assignment{std::move(**chunk), PlacementOrder::Ticket(order_)});
   }
 
-  Result<void> copy_chunk(const CopyChunk& chunk, AlignedBuffer& buffer, PlacementOrder::Ticket* ticket) coroutine_fn {
-    const std::span<std::byte> memory = buffer.span().first(chunk.bytes);
+  Result<void> copy_chunk(CopyChunk& chunk, Buffers& buffers, PlacementOrder::Ticket* ticket) coroutine_fn {
+    const std::span<std::byte> memory = buffers.source.span().first(chunk.bytes);
     for (const CopyRun& run : chunk.runs) {
       const std::span<std::byte> part = memory.subspan(run.offset - chunk.offset, run.bytes);
       if (run.kind == CopyKind::kData) {
@@ -143,7 +150,32 @@ class CopyJob {
         std::memset(part.data(), 0, part.size());
       }
     }
+    if (options_.leave_equal) COIMG_TRY(leave_equal_units(chunk, memory, buffers.target.span().first(chunk.bytes)));
     return write_runs(plan_writes(chunk, memory), chunk.offset, memory, ticket);
+  }
+
+  /// Takes from the runs what the target shows already, cluster by cluster: there it stays with its backing file.
+  Result<void> leave_equal_units(CopyChunk& chunk, std::span<const std::byte> memory, std::span<std::byte> shown)
+      coroutine_fn {
+    CopyChunk rest{.offset = chunk.offset, .bytes = 0, .runs = {}};
+    for (const CopyRun& run : chunk.runs) {
+      if (run.kind == CopyKind::kLeave) {
+        append_run(rest, run);
+        continue;
+      }
+      const auto read = shown.subspan(run.offset - chunk.offset, run.bytes);
+      COIMG_TRY(target_.co_pread(run.offset, read)
+                    .with_context("error while reading the target at byte " + std::to_string(run.offset)));
+      for (uint64_t at = run.offset; at < run.offset + run.bytes;) {
+        const uint64_t bytes = std::min(unit_ - at % unit_, run.offset + run.bytes - at);
+        const bool equal =
+            std::memcmp(memory.data() + (at - chunk.offset), shown.data() + (at - chunk.offset), bytes) == 0;
+        append_run(rest, {equal ? CopyKind::kLeave : run.kind, at, bytes});
+        at += bytes;
+      }
+    }
+    chunk = std::move(rest);
+    return {};
   }
 
   Result<void> read_data(uint64_t offset, std::span<std::byte> memory) coroutine_fn {
@@ -171,7 +203,8 @@ class CopyJob {
   /// Splits what was read into runs to write and runs of zeros.
   [[nodiscard]] std::vector<CopyRun> plan_writes(const CopyChunk& chunk, std::span<const std::byte> memory) const {
     std::vector<CopyRun> writes;
-    if (!options_.target_has_backing) {  // all of it is what the guest sees: runs need not end where the source's end
+    if (!options_.target_has_backing &&
+        !options_.leave_equal) {  // all of it is what the guest sees: runs need not end where the source's end
       split_zeros(writes, chunk.offset, memory, unit_);
       return writes;
     }

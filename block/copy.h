@@ -28,8 +28,9 @@ struct CopyOptions {
   bool target_has_backing =
       false;  ///< copy only what the sources' top layers allocate; write zeros where they have zeros
   const BlockNode* above = nullptr;  ///< with target_has_backing and one source: all layers above this one count as top
-  bool salvage = false;              ///< unreadable sectors become zeros
-  CopyWindow window = {};            ///< what is copied, to the start of the target
+  bool leave_equal = false;  ///< what the target shows already is not written: by whole clusters, where data are read
+  bool salvage = false;      ///< unreadable sectors become zeros
+  CopyWindow window = {};    ///< what is copied, to the start of the target
   std::function<void(uint64_t done, uint64_t total)> on_progress = {};  ///< bytes; called on the loop, not too often
   std::function<bool()> should_stop = {};                               ///< asked between requests: end with ECANCELED
   std::function<void(const std::string&)> on_warning = {};

@@ -7,8 +7,6 @@
 
 namespace coimg {
 
-namespace {
-
 void append_run(CopyChunk& chunk, const CopyRun& run) {
   if (!chunk.runs.empty() && chunk.runs.back().kind == run.kind) {
     chunk.runs.back().bytes += run.bytes;
@@ -17,8 +15,6 @@ void append_run(CopyChunk& chunk, const CopyRun& run) {
   }
   chunk.bytes += run.bytes;
 }
-
-}  // namespace
 
 SourceSequence::SourceSequence(const std::vector<BlockNode*>& nodes, uint64_t offset, uint64_t bytes) {
   for (BlockNode* node : nodes) {
@@ -50,6 +46,17 @@ Result<CopyRun> SourceSequence::run_at(uint64_t offset, uint64_t bytes, bool top
     status = COIMG_TRY(member.node->co_chain_status(member.first + inside, bytes, above)).status;
   }
   run.bytes = status.bytes;
+  if (top_layer_only && above == nullptr && !status.allocated) {
+    // Where the source has nothing below, its guest sees zeros, and the target's would see its backing file.
+    const BlockNode* const below = member.node->backing();
+    const uint64_t below_end = below != nullptr ? below->length() : 0;
+    const uint64_t at = member.first + inside;
+    if (at >= below_end) {
+      run.kind = CopyKind::kZero;
+      return run;
+    }
+    run.bytes = std::min(run.bytes, below_end - at);
+  }
   // Of several top layers a short one hides what lies below its end: that is zeros and not left alone.
   const bool hidden = above != nullptr && status.zero;
   if (top_layer_only && !status.allocated && !hidden) {

@@ -33,6 +33,9 @@ struct CopyChunk {
   [[nodiscard]] bool only(CopyKind kind) const { return runs.size() == 1 && runs[0].kind == kind; }
 };
 
+/// Adds a run at the end of a chunk; to its last run, where that is of the same kind.
+void append_run(CopyChunk& chunk, const CopyRun& run);
+
 /// Several images read as if they stood behind each other.
 class SourceSequence {
  public:

@@ -244,6 +244,12 @@ class BlockDriver {
   /// What was written before is durable before the new name is. Errors: ENOSPC when the image has no room for them.
   virtual Result<void> change_backing_file(const std::string& name, const std::string& format) coroutine_fn;
 
+  /// Whether change_backing_file() would take them, to be asked before work that would be for nothing. Changes nothing.
+  [[nodiscard]] virtual Result<void> check_backing_change(const std::string& name, const std::string& format) const {
+    (void)name, (void)format;
+    return {};
+  }
+
   /// Drops all content, so that everything shows the backing file; durable when it returns. Internal snapshots stay.
   virtual Result<void> make_empty() coroutine_fn;
 
@@ -357,6 +363,9 @@ class DriverType {
   virtual bool supports_compression() const { return false; }
   virtual bool supports_check() const { return false; }
   virtual bool supports_data_file() const { return false; }
+  /// Whether a converted image leaves to its backing file what is the same there, whatever the source's layers are.
+  /// Where that is false it gets what its source's top layer has, as qemu-img does it.
+  virtual bool shares_with_backing() const { return false; }
   /// Where the data of an image called `filename` with these options is to lie; nothing: in the image itself.
   virtual std::optional<DataFilePlan> data_file_of(const std::string& filename, const CreateOptions& options) const {
     (void)filename, (void)options;

@@ -231,7 +231,11 @@ class LayerDataFile final : public DataFileOpener {
   Result<OpenedLayer> open_image_node(const std::string& stored_name, const std::string& format, const OpenFlags& flags)
       coroutine_fn {
     if (options_.has("")) return cannot_reference(options_);
-    if (named_by_user()) return open_child(context_, std::move(options_), flags);
+    if (named_by_user()) {
+      // Where the user does not say otherwise it is what the image says; probing would let the guest choose.
+      if (!options_.has("driver")) options_.set("driver", format);
+      return open_child(context_, std::move(options_), flags);
+    }
     if (context_.nesting >= kMaxNesting) return Error(ELOOP, "Image formats are nested too deep");
     OpenContext inner{context_.registry, context_.files, context_.data_files, context_.nesting + 1, "Image file"};
     std::string path = COIMG_TRY(stored_file_path(context_, node_, "Image file", stored_name, "data-file"));

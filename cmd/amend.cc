@@ -28,6 +28,9 @@ class AmendCommand final : public Command {
   Result<int> run(CommandContext& context) coroutine_fn override;
 
  private:
+  Result<std::unique_ptr<BlockNode>> open(const CommandContext& context) const coroutine_fn;
+  Result<std::optional<OpenRequest>> find_moved_data_file(const CommandContext& context, OpenFlags flags) const
+      coroutine_fn;
   Result<int> amend(CommandContext& context, BlockNode& node, Progress& progress) coroutine_fn;
   Result<CreateOptions> parse_options(const CommandContext& context, const DriverType& type) const;
 
@@ -78,11 +81,42 @@ Result<int> AmendCommand::run(CommandContext& context) {
   }
   if (operand_.empty()) return Error(EINVAL, "Expecting one image file name");
   cache_ = COIMG_TRY(parse_cache_mode(cache_name_));
-  OpenFlags flags{.writable = true, .resizable = true};
-  cache_.apply_to(flags);
-  const auto node = COIMG_TRY(open_operand(context, operand_, image_.format, image_.image_opts, flags));
+  const auto node = COIMG_TRY(open(context));
   if (help) return close_after(*node, print_help(context, node->type()));
   return close_after(*node, amend(context, *node, progress));
+}
+
+/// An image whose data file was moved is opened with the file that it is to name from now on.
+Result<std::unique_ptr<BlockNode>> AmendCommand::open(const CommandContext& context) const {
+  OpenFlags flags{.writable = true, .resizable = true};
+  cache_.apply_to(flags);
+  auto node = open_operand(context, operand_, image_.format, image_.image_opts, flags);
+  if (node.ok() || image_.image_opts || option_list_.asks_for_help()) return node;
+  const auto moved = find_moved_data_file(context, flags);
+  if (!moved.ok() || !moved->has_value()) return node;
+  return open_image(context.registry, **moved).with_context(fmt::format("Could not open '{}'", operand_));
+}
+
+/// How to open the image with the data file that -o names; nothing when it has another problem than a missing one. The
+/// backing file may have got another place together with it, and is found again by rebase.
+Result<std::optional<OpenRequest>> AmendCommand::find_moved_data_file(const CommandContext& context,
+                                                                      OpenFlags flags) const {
+  const auto node =
+      COIMG_TRY(open_operand(context, operand_, image_.format, false, {.no_backing = true, .check = true}));
+  const auto find = [&]() coroutine_fn -> Result<std::optional<OpenRequest>> {
+    const CreateOptions wanted = COIMG_TRY(parse_options(context, node->type()));
+    const auto plan = node->type().data_file_of(operand_, wanted);
+    if (node->data_file() != nullptr || !plan || !find_host_file("file:" + plan->path)) {
+      return std::optional<OpenRequest>();
+    }
+    const std::string backing = COIMG_TRY(node->co_info()).backing_filename;
+    flags.no_backing = !backing.empty() && !find_host_file(resolve_backing_name(operand_, backing));
+    OpenRequest request{.name = {.text = operand_}, .format = image_.format.value_or(""), .flags = flags};
+    request.options.set("data-file.file.driver", "file");
+    request.options.set("data-file.file.filename", plan->path);
+    return std::optional(std::move(request));
+  };
+  return close_after(*node, find());
 }
 
 Result<int> AmendCommand::amend(CommandContext& context, BlockNode& node, Progress& progress) {

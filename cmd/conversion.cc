@@ -180,9 +180,20 @@ Result<void> Conversion::open_target() {
   return {};
 }
 
+/// The layer of the source that is the target's backing file: what lies below it is the same for both.
+const BlockNode* Conversion::find_common_backing() const {
+  const BlockNode* const backing = target_->backing();
+  if (backing == nullptr || !backing->file_identity().has_value()) return nullptr;
+  const BlockNode* layer = sources_.front()->backing();
+  while (layer != nullptr && layer->file_identity() != backing->file_identity()) layer = layer->backing();
+  return layer;
+}
+
 Result<void> Conversion::copy() {
   const bool fresh_and_zero =
       !request_.skip_create && target_->driver().created_reads_as_zeros() && target_->backing() == nullptr;
+  const bool by_content = has_backing() && target_->type().shares_with_backing();
+  const BlockNode* const common = by_content ? find_common_backing() : nullptr;
   const CopyOptions options{
       .workers = request_.workers,
       .compress = request_.compress,
@@ -191,7 +202,9 @@ Result<void> Conversion::copy() {
       .sparse_bytes = request_.sparse_bytes,
       .store_zeros = request_.sparse_bytes == 0,
       .target_is_zero = fresh_and_zero || request_.target_is_zero,
-      .target_has_backing = has_backing(),
+      .target_has_backing = by_content ? common != nullptr : has_backing(),
+      .above = common,
+      .leave_equal = by_content && request_.sparse_bytes != 0,
       .salvage = request_.salvage,
       .on_progress = part_of_progress(0),
       .should_stop = [this] { return stop_signals_.received() != 0; },

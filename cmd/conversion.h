@@ -61,6 +61,7 @@ class Conversion {
   Result<void> check_not_a_source() const;
   Result<void> create_target() coroutine_fn;
   Result<void> open_target() coroutine_fn;
+  [[nodiscard]] const BlockNode* find_common_backing() const;
   Result<void> copy() coroutine_fn;
   Result<void> verify() coroutine_fn;
   Result<void> reopen_target() coroutine_fn;

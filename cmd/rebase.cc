@@ -49,7 +49,12 @@ class RebaseCommand final : public Command {
   Result<int> copy(CommandContext& context, BlockNode& overlay, BlockNode* new_backing, Progress& progress)
       coroutine_fn;
   [[nodiscard]] Result<void> check_change(const BlockNode& overlay) const;
+  [[nodiscard]] Result<void> explain(Result<void> changed) const;
   Result<void> change(BlockNode& overlay) const coroutine_fn;
+  /// As it is to be stored.
+  [[nodiscard]] std::string new_format() const {
+    return backing_.value_or("").empty() ? "" : backing_format_.value_or("");
+  }
   [[nodiscard]] Error cannot_change(int errnum, std::string_view reason) const;
 
   ImageOptions image_;
@@ -150,13 +155,15 @@ Result<void> RebaseCommand::check_change(const BlockNode& overlay) const {
   const bool names_one = backing_.has_value() && !backing_->empty();
   if (names_one && !backing_format_.has_value()) return cannot_change(EINVAL, "backing format must be specified");
   if (!overlay.type().supports_backing()) return cannot_change(ENOTSUP, std::strerror(ENOTSUP));
-  return {};
+  return explain(overlay.driver().check_backing_change(backing_.value_or(""), new_format()));
 }
 
 /// The driver makes durable what was copied before the new name is.
 Result<void> RebaseCommand::change(BlockNode& overlay) const {
-  const std::string name = backing_.value_or("");
-  const auto changed = overlay.co_change_backing_file(name, name.empty() ? "" : backing_format_.value_or(""));
+  return explain(overlay.co_change_backing_file(backing_.value_or(""), new_format()));
+}
+
+Result<void> RebaseCommand::explain(Result<void> changed) const {
   if (changed.ok()) return {};
   const int errnum = changed.error().errnum();
   return cannot_change(errnum, errnum == ENOSPC ? "No space left in the file header" : std::strerror(errnum));

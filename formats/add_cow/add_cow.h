@@ -55,6 +55,7 @@ class AddCow final : public BlockDriver {
   Result<ImageInfo> info() coroutine_fn override;
   Result<CheckResult> check(const CheckOptions& options) coroutine_fn override;
   Result<void> change_backing_file(const std::string& name, const std::string& format) coroutine_fn override;
+  Result<void> check_backing_change(const std::string& name, const std::string& format) const override;
   Result<void> make_empty() coroutine_fn override;
   Result<void> amend(const CreateOptions& options, const ProgressCallback& on_progress) coroutine_fn override;
 
@@ -106,16 +107,15 @@ class AddCow final : public BlockDriver {
   Result<void> allocate_last_cluster() coroutine_fn;
 
   // --- backing.cc ----------------------------------------------------------------------------------------------------
-  Result<void> check_new_backing(const std::string& name, const std::string& format) const;
+  /// The header with another backing file. Errors: it has no room for the name; the file is a part of the image.
+  [[nodiscard]] Result<Header> header_with_backing(const std::string& name, const std::string& format) const;
   Result<void> complete_without_backing() coroutine_fn;
   /// Stores another header, of which the names have been laid out beside the ones in use.
   Result<void> replace_header(Header header) coroutine_fn;
   Result<void> store_name(const HeaderRange& place, const std::string& name) coroutine_fn;
+  Result<void> wipe_name(const HeaderRange& place) coroutine_fn;
   /// Puts a name where the header in use has room. Errors: ENOSPC.
   [[nodiscard]] Result<HeaderRange> place_name(const std::string& name) const;
-
-  // --- info.cc -------------------------------------------------------------------------------------------------------
-  Result<uint64_t> count_allocated() coroutine_fn;
 
   // Constant after open.
   const DriverType& type_;

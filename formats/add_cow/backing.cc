@@ -32,6 +32,16 @@ Result<void> AddCow::store_name(const HeaderRange& place, const std::string& nam
   return file_.co_pwrite(place.offset, std::as_bytes(std::span(name))).with_context("writing the add-cow header");
 }
 
+/// Zeroes a name that is not in use any more, but for what others have of it: nothing keeps names from overlapping.
+Result<void> AddCow::wipe_name(const HeaderRange& place) {
+  for (uint64_t offset = place.offset; offset < place.offset + place.bytes;) {
+    const uint64_t bytes = unused_bytes(header_, offset, place.offset + place.bytes - offset);
+    if (bytes != 0) COIMG_TRY(store_name({offset, bytes}, std::string(bytes, '\0')));
+    offset += std::max<uint64_t>(bytes, 1);
+  }
+  return {};
+}
+
 /// Crash: the names in use are the old ones or the new ones, and each is complete.
 Result<void> AddCow::replace_header(Header header) {
   const auto moved = [](const HeaderRange& from, const HeaderRange& to) {
@@ -51,40 +61,42 @@ Result<void> AddCow::replace_header(Header header) {
   COIMG_TRY(file_.co_flush());
 
   const Header old = std::exchange(header_, std::move(header));
-  if (backing_moved && old.backing_name.bytes != 0) {
-    COIMG_TRY(store_name(old.backing_name, std::string(old.backing_name.bytes, '\0')));
-  }
-  if (image_moved) COIMG_TRY(store_name(old.image_name, std::string(old.image_name.bytes, '\0')));
+  if (backing_moved) COIMG_TRY(wipe_name(old.backing_name));
+  if (image_moved) COIMG_TRY(wipe_name(old.image_name));
   return file_.co_flush();
 }
 
 // --- another backing file --------------------------------------------------------------------------------------------
 
-Result<void> AddCow::check_new_backing(const std::string& name, const std::string& format) const {
+Result<Header> AddCow::header_with_backing(const std::string& name, const std::string& format) const {
   if (name.size() > kMaxBackingNameBytes) return Error::from_errno(ENAMETOOLONG);
   if (format.size() > kMaxFormatNameBytes || name.empty() != format.empty()) return Error::from_errno(EINVAL);
-  if (name.empty()) return {};
+  Header header = header_;
+  header.backing_file = name;
+  header.backing_format = format;
+  if (name.empty()) {
+    header.backing_name = {};
+    return header;
+  }
   const auto identity = find_host_file(resolve_backing_name(file_.filename(), name));
   for (const BlockNode* own = &node_; identity && own; own = own->data_file()) {
     if (own->file_identity() == identity) {
       return Error(EINVAL, fmt::format("'{}' is a part of the image itself", name));
     }
   }
+  if (name != header_.backing_file) header.backing_name = COIMG_TRY(place_name(name));
+  return header;
+}
+
+Result<void> AddCow::check_backing_change(const std::string& name, const std::string& format) const {
+  COIMG_TRY(header_with_backing(name, format));
   return {};
 }
 
 /// Crash: the header names the old file or the new one. What hides the difference was flushed before.
 Result<void> AddCow::change_backing_file(const std::string& name, const std::string& format) {
-  COIMG_TRY(check_new_backing(name, format));
+  Header header = COIMG_TRY(header_with_backing(name, format));  // before anything changes
   const TrackedRequest everything(in_flight_, 0, kMaxFileOffset, RangeMode::kExclusive);
-  Header header = header_;
-  header.backing_file = name;
-  header.backing_format = format;
-  if (name.empty()) {
-    header.backing_name = {};
-  } else if (name != header_.backing_file) {
-    header.backing_name = COIMG_TRY(place_name(name));  // before anything changes
-  }
   // Without a look at what lies below (rebase -u) the clusters that come from there stay as they are, without a bit.
   if (name.empty() && !flags_.no_backing) COIMG_TRY(complete_without_backing());
   COIMG_TRY(flush());

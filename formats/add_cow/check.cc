@@ -17,16 +17,6 @@ namespace {
 
 constexpr uint64_t kReadBytes = 64 * kKiB;
 
-uint64_t count_set(std::span<const std::byte> bytes, uint64_t bits) {
-  uint64_t count = 0;
-  for (uint64_t bit = 0; bit < bits;) {
-    const uint64_t run = count_equal_bits(bytes, bit, bits - bit);
-    if (test_bit(bytes, bit)) count += run;
-    bit += run;
-  }
-  return count;
-}
-
 }  // namespace
 
 Result<CheckResult> AddCow::check(const CheckOptions& options) {
@@ -105,18 +95,32 @@ Result<void> Checker::check_length() {
                        image_.virtual_size_, expected));
   }
   if (!repairs_all()) return {};
-  if (found > expected) {  // bits in there are corruptions, and have to be seen
-    uint64_t stray = 0;
-    std::vector<std::byte> piece(kReadBytes);
-    for (uint64_t offset = expected; offset < found && stray == 0; offset += piece.size()) {
-      const auto part = std::span(piece).first(std::min<uint64_t>(piece.size(), found - offset));
-      COIMG_TRY(image_.file_.co_pread(offset, part));
-      stray += count_set(part, part.size() * 8);
-    }
-    if (stray != 0 && !image_.all_allocated_) report_corruption("the COW bitmap has set bits behind its end");
+  if (found > expected && !image_.all_allocated_) {  // bits in there are corruptions, and have to be seen
+    const uint64_t stray = COIMG_TRY(count_bits(expected, found, 0)).stray;
+    if (stray != 0) report_corruption("the COW bitmap has set bits behind its end");
   }
   COIMG_TRY(image_.file_.co_truncate(expected));
   return image_.file_.co_flush();
+}
+
+/// Counts the bits in a part of the file, of which the first `meaningful` stand for clusters. Holes are not read.
+Result<Checker::BitCount> Checker::count_bits(uint64_t begin, uint64_t end, uint64_t meaningful) {
+  BitCount count;
+  std::vector<std::byte> piece(kReadBytes);
+  for (uint64_t offset = begin; offset < end;) {
+    const BlockStatus status = COIMG_TRY(image_.file_.co_block_status(offset, end - offset));
+    const uint64_t bytes = status.zero ? status.bytes : std::min<uint64_t>(piece.size(), end - offset);
+    if (!status.zero) {
+      const auto part = std::span(piece).first(bytes);
+      COIMG_TRY(image_.file_.co_pread(offset, part));
+      const uint64_t first = (offset - begin) * 8;
+      const uint64_t set = count_set_bits(part, first < meaningful ? std::min(bytes * 8, meaningful - first) : 0);
+      count.set += set;
+      count.stray += count_set_bits(part, bytes * 8) - set;
+    }
+    offset += bytes;
+  }
+  return count;
 }
 
 /// Counts, and looks for bits that stand for no cluster: they would come to life when the disk grows.
@@ -128,18 +132,9 @@ Result<void> Checker::check_bits() {
   const uint64_t clusters = image_.clusters();
   const uint64_t start = image_.geometry_.header_bytes();
   const uint64_t end = image_.file_.exact_length();
-  uint64_t stray = 0;
-  std::vector<std::byte> piece(kReadBytes);
-  for (uint64_t offset = start; offset < end; offset += piece.size()) {
-    const auto part = std::span(piece).first(std::min<uint64_t>(piece.size(), end - offset));
-    COIMG_TRY(image_.file_.co_pread(offset, part));
-    const uint64_t first = (offset - start) * 8;
-    const uint64_t all = part.size() * 8;
-    const uint64_t meaningful = first < clusters ? std::min(all, clusters - first) : 0;
-    const uint64_t set = count_set(part, meaningful);
-    result_.allocated_clusters += set;
-    stray += count_set(part, all) - set;
-  }
+  const BitCount count = COIMG_TRY(count_bits(start, end, clusters));
+  const uint64_t stray = count.stray;
+  result_.allocated_clusters = count.set;
   if (stray == 0) return {};
   report_corruption(fmt::format("{} bits are set behind the last cluster, {}", stray, clusters));
   if (!repairs_all()) return {};
@@ -158,45 +153,43 @@ Result<void> Checker::check_completeness() {
 
 // --- the image file --------------------------------------------------------------------------------------------------
 
-/// What the image file stores for clusters without a bit is of no use.
+/// What the image file stores for clusters without a bit is of no use. The bits are looked up only where it stores
+/// anything: what is sparse is soon done with, whatever its bits are.
 Result<void> Checker::check_leaks() {
   const Geometry& geometry = image_.geometry_;
-  for (uint64_t offset = 0; offset < image_.virtual_size_;) {
-    const AddCow::Extent extent = COIMG_TRY(image_.map(offset, image_.virtual_size_ - offset));
-    if (!extent.in_image) COIMG_TRY(count_leaks(offset, extent.bytes));
-    offset = std::min(geometry.cluster_up(offset + extent.bytes), image_.virtual_size_);
+  const uint64_t end = image_.virtual_size_;
+  Leaks leaks;
+  for (uint64_t offset = 0; offset < end && !image_.all_allocated_;) {
+    const BlockStatus status = COIMG_TRY(image_.image_->co_block_status(offset, end - offset));
+    offset += status.bytes;
+    if (!status.data || status.zero) continue;
+    const uint64_t next = std::min(geometry.cluster_up(offset), end);  // no cluster is looked at twice
+    COIMG_TRY(check_stored(geometry.cluster_down(offset - status.bytes), next, leaks));
+    offset = next;
   }
+  if (leaks.clusters == 0) return {};
+  const bool repairs = options_.repair != RepairMode::kNone;
+  report(fmt::format("{} from {} on: the image file stores data for {} clusters that are not allocated",
+                     repairs ? "Repairing clusters" : "Leaked clusters", leaks.first, leaks.clusters));
+  (repairs ? result_.leaks_fixed : result_.leaks) += leaks.clusters;
   return {};
 }
 
-/// A range without bits, of whole clusters.
-Result<void> Checker::count_leaks(uint64_t offset, uint64_t bytes) {
+/// Whole clusters, each of which has something stored.
+Result<void> Checker::check_stored(uint64_t offset, uint64_t end, Leaks& leaks) {
   const Geometry& geometry = image_.geometry_;
-  const uint64_t end = offset + bytes;
-  uint64_t leaks = 0;
-  uint64_t first_leak = 0;
   while (offset < end) {
-    const BlockStatus status = COIMG_TRY(image_.image_->co_block_status(offset, end - offset));
-    const uint64_t status_end = offset + status.bytes;
-    if (!status.data || status.zero) {
-      offset = status_end;
-      continue;
+    const AddCow::Extent extent = COIMG_TRY(image_.map(offset, end - offset));
+    if (!extent.in_image) {
+      const GuestCluster first = geometry.cluster_of(offset);
+      if (leaks.clusters == 0) leaks.first = first.v;
+      leaks.clusters += geometry.clusters(offset + extent.bytes) - first.v;
+      if (options_.repair != RepairMode::kNone) {
+        COIMG_TRY(image_.image_->co_pwrite_zeroes(offset, extent.bytes, {.may_unmap = true}));
+      }
     }
-    const GuestCluster first = geometry.cluster_of(offset);
-    const uint64_t next = std::min(geometry.cluster_up(status_end), end);
-    if (leaks == 0) first_leak = first.v;
-    leaks += geometry.clusters(next) - first.v;
-    if (options_.repair != RepairMode::kNone) {
-      const uint64_t start = geometry.start_of(first);
-      COIMG_TRY(image_.image_->co_pwrite_zeroes(start, next - start, {.may_unmap = true}));
-    }
-    offset = next;
+    offset += extent.bytes;
   }
-  if (leaks == 0) return {};
-  const bool repairs = options_.repair != RepairMode::kNone;
-  report(fmt::format("{} from {} on: the image file stores data for {} clusters that are not allocated",
-                     repairs ? "Repairing clusters" : "Leaked clusters", first_leak, leaks));
-  (repairs ? result_.leaks_fixed : result_.leaks) += leaks;
   return {};
 }
 

@@ -27,8 +27,15 @@ class Checker {
   Result<void> check_length() coroutine_fn;
   Result<void> check_bits() coroutine_fn;
   Result<void> check_completeness() coroutine_fn;
+  struct BitCount {
+    uint64_t set = 0, stray = 0;
+  };
+  Result<BitCount> count_bits(uint64_t begin, uint64_t end, uint64_t meaningful) coroutine_fn;
+  struct Leaks {
+    uint64_t clusters = 0, first = 0;
+  };
   Result<void> check_leaks() coroutine_fn;
-  Result<void> count_leaks(uint64_t offset, uint64_t bytes) coroutine_fn;
+  Result<void> check_stored(uint64_t offset, uint64_t end, Leaks& leaks) coroutine_fn;
 
   [[nodiscard]] bool repairs_all() const { return options_.repair == RepairMode::kAll; }
   void report(const std::string& line) { options_.reporter->finding(line); }

@@ -70,6 +70,17 @@ void clear_bits(std::span<std::byte> bytes, uint64_t first, uint64_t count) {
   change_bits(bytes, first, count, [](std::byte& byte, std::byte mask) { byte &= ~mask; });
 }
 
+uint64_t count_set_bits(std::span<const std::byte> bytes, uint64_t bits) {
+  assert(bits <= bytes.size() * 8);
+  uint64_t count = 0;
+  for (uint64_t bit = 0; bit < bits; bit += 64) {
+    const uint64_t word = word_at(bytes, bit / 8);
+    const uint64_t left = bits - bit;
+    count += static_cast<uint64_t>(std::popcount(left < 64 ? word & ((uint64_t{1} << left) - 1) : word));
+  }
+  return count;
+}
+
 BitmapMemory BitmapMemory::of(uint64_t bytes) {
   constexpr size_t kMinBlockBytes = 512, kMinBlocks = 2, kWantedBlocks = 8;
   constexpr uint64_t kMaxBytes = kGiB;
@@ -201,6 +212,11 @@ Result<CowBitmap::Run> CowBitmap::find_run(GuestCluster first, uint64_t most) {
   Run run;
   for (unsigned blocks = 0; blocks < kMaxBlocksPerLookup && run.clusters < most; ++blocks) {
     const uint64_t position = first.v + run.clusters;
+    if (!run.set) {
+      const uint64_t hole = COIMG_TRY(find_hole(position, most - run.clusters));
+      run.clusters += hole;
+      if (hole != 0) continue;
+    }
     const uint64_t in_block = position % bits_per_block();
     const uint64_t wanted = std::min(bits_per_block() - in_block, most - run.clusters);
     uint64_t found = 0;
@@ -213,6 +229,45 @@ Result<CowBitmap::Run> CowBitmap::find_run(GuestCluster first, uint64_t most) {
     if (found < wanted) break;
   }
   return run;
+}
+
+/// The bitmap of a large disk is mostly a hole, of which no block need be read. What is in memory goes before the file.
+Result<uint64_t> CowBitmap::find_hole(uint64_t position, uint64_t most) {
+  const uint64_t index = position / bits_per_block();
+  {
+    const CoReadGuard guard(lock_);
+    if (blocks_.contains(index)) return 0;
+  }
+  const uint64_t offset = start_.v + position / 8;
+  const uint64_t file_bytes = file_.exact_length();
+  uint64_t hole_bytes = div_ceil(most, 8) + 1;
+  if (offset < file_bytes) {
+    const auto status = COIMG_TRY(file_.co_block_status(offset, std::min(hole_bytes, file_bytes - offset))
+                                      .with_context(fmt::format("reading the COW bitmap at {:#x}", offset)));
+    if (!status.zero) return 0;
+    hole_bytes = status.bytes;
+  }
+  const CoReadGuard guard(lock_);
+  const auto next = blocks_.lower_bound(index);
+  uint64_t end = (position / 8 + hole_bytes) * 8;
+  if (next != blocks_.end()) end = std::min(end, next->first * bits_per_block());
+  return end > position ? std::min(most, end - position) : 0;
+}
+
+Result<uint64_t> CowBitmap::count_set() {
+  uint64_t count = 0;
+  for (uint64_t position = 0; position < clusters_;) {
+    uint64_t step = COIMG_TRY(find_hole(position, clusters_ - position));
+    if (step == 0) {
+      const uint64_t in_block = position % bits_per_block();
+      step = std::min(bits_per_block() - in_block, clusters_ - position);
+      COIMG_TRY(visit_for_reading(position / bits_per_block(), [&](const Block& block) {
+        count += count_set_bits(block.memory, in_block + step) - count_set_bits(block.memory, in_block);
+      }));
+    }
+    position += step;
+  }
+  return count;
 }
 
 Result<void> CowBitmap::set(GuestCluster first, uint64_t count) {

@@ -24,6 +24,8 @@ uint64_t count_equal_bits(std::span<const std::byte> bytes, uint64_t first, uint
 bool test_bit(std::span<const std::byte> bytes, uint64_t bit);
 void set_bits(std::span<std::byte> bytes, uint64_t first, uint64_t count);
 void clear_bits(std::span<std::byte> bytes, uint64_t first, uint64_t count);
+/// How many of the first `bits` are set.
+uint64_t count_set_bits(std::span<const std::byte> bytes, uint64_t bits);
 
 /// How much of the bitmap is held in memory.
 struct BitmapMemory {
@@ -60,6 +62,9 @@ class CowBitmap {
   /// `most` is > 0.
   Result<Run> find_run(GuestCluster first, uint64_t most) coroutine_fn CO_EXCLUDES(lock_);
 
+  /// How many clusters have their bit set.
+  Result<uint64_t> count_set() coroutine_fn CO_EXCLUDES(lock_);
+
   /// Sets bits, to be stored later. What they stand for has been written to the image file. Errors: those of reading;
   /// some bits may be set then.
   Result<void> set(GuestCluster first, uint64_t count) coroutine_fn CO_EXCLUDES(lock_);
@@ -83,6 +88,8 @@ class CowBitmap {
   Result<void> visit_for_reading(uint64_t index, const Visit& visit) coroutine_fn CO_EXCLUDES(lock_);
   template <typename Visit>
   Result<void> visit_for_writing(uint64_t index, const Visit& visit) coroutine_fn CO_EXCLUDES(lock_);
+  /// The bits from `position` on, at most `most`, that are clear because the file has a hole there; perhaps none.
+  Result<uint64_t> find_hole(uint64_t position, uint64_t most) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> load(uint64_t index) coroutine_fn CO_EXCLUDES(lock_);
   Result<void> make_room() coroutine_fn CO_EXCLUDES(lock_);
   bool drop_oldest_locked() CO_REQUIRES(lock_);

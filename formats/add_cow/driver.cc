@@ -23,7 +23,9 @@ class AddCowDriverType final : public DriverType {
   bool supports_backing() const override { return true; }
   bool supports_check() const override { return true; }
   bool supports_data_file() const override { return true; }
+  bool shares_with_backing() const override { return true; }
   std::optional<DataFilePlan> data_file_of(const std::string& filename, const CreateOptions& options) const override {
+    if (options.text("image_file").value_or("").empty()) return std::nullopt;  // amend changes something else
     return add_cow::image_file_plan(filename, options);
   }
 

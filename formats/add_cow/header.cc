@@ -276,6 +276,14 @@ std::optional<HeaderRange> find_room(const Header& header, uint64_t bytes) {
   return best;
 }
 
+uint64_t unused_bytes(const Header& header, uint64_t offset, uint64_t most) {
+  for (const HeaderRange& name : {header.backing_name, header.image_name}) {
+    if (overlap({offset, 1}, name)) return 0;
+    if (name.bytes != 0 && name.offset > offset) most = std::min(most, name.offset - offset);
+  }
+  return most;
+}
+
 bool has_stray_bytes(std::span<const std::byte> header_bytes, const Header& header) {
   for (uint64_t offset = kNamesOffset; offset < header_bytes.size(); ++offset) {
     if (header_bytes[offset] == std::byte{0}) continue;

@@ -60,6 +60,9 @@ Result<void> lay_out_names(Header& header);
 /// Bytes for a name of a header in use: none that the two names take. Nothing when there is no room.
 std::optional<HeaderRange> find_room(const Header& header, uint64_t bytes);
 
+/// How many of the bytes from `offset` on, at most `most`, are no name's.
+uint64_t unused_bytes(const Header& header, uint64_t offset, uint64_t most);
+
 /// Whether the header has bytes other than zero that no field and no name covers.
 bool has_stray_bytes(std::span<const std::byte> header_bytes, const Header& header);
 

@@ -8,17 +8,6 @@
 
 namespace coimg::add_cow {
 
-Result<uint64_t> AddCow::count_allocated() {
-  if (all_allocated_) return clusters();
-  uint64_t allocated = 0;
-  for (uint64_t cluster = 0; cluster < clusters();) {
-    const auto run = COIMG_TRY(bitmap_->find_run(GuestCluster(cluster), clusters() - cluster));
-    if (run.set) allocated += run.clusters;
-    cluster += run.clusters;
-  }
-  return allocated;
-}
-
 Result<ImageInfo> AddCow::info() {
   ImageInfo info;
   info.cluster_size = geometry_.cluster_bytes();
@@ -36,7 +25,7 @@ Result<ImageInfo> AddCow::info() {
   const auto stored_bytes = image_->co_allocated_file_size();
   if (stored_bytes.ok() && *stored_bytes) add("image-actual-size", static_cast<int64_t>(**stored_bytes));
   add("all-allocated", all_allocated_);
-  add("allocated-clusters", static_cast<int64_t>(COIMG_TRY(count_allocated())));
+  add("allocated-clusters", static_cast<int64_t>(all_allocated_ ? clusters() : COIMG_TRY(bitmap_->count_set())));
   add("total-clusters", static_cast<int64_t>(clusters()));
   const uint64_t unknown = header_.compatible_features & ~kAllAllocated;
   if (unknown != 0) add("unknown-compatible-features", fmt::format("{:#x}", unknown));

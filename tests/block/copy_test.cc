@@ -233,6 +233,49 @@ TEST_F(CopyTest, AnOverlayGetsOnlyWhatTheTopLayerHolds) {
   });
 }
 
+// The source's guest sees zeros where no layer has anything; the base would show through there.
+TEST_F(CopyTest, AnOverlayGetsTheZerosOfASourceThatHasNothingBelow) {
+  run_in_main_loop([&]() coroutine_fn {
+    for (const uint64_t below : {uint64_t{0}, 300 * kKiB}) {
+      SCOPED_TRACE(below);
+      auto source = make_qcow2(std::make_shared<MemDisk>(), kMiB, "cluster_size=4096",
+                               below == 0 ? nullptr : open_raw(make_mem_node(pattern(below, 1))));
+      ASSERT_TRUE(source->co_pwrite(500000, pattern(3000, 2)).ok());
+      auto target = make_qcow2(std::make_shared<MemDisk>(), kMiB, "cluster_size=65536",
+                               open_raw(make_mem_node(pattern(kMiB, 1))));
+      ASSERT_TRUE(co_copy({source.get()}, *target, {.target_has_backing = true}).ok());
+      EXPECT_TRUE(read_all(*target) == read_all(*source));
+      close(*source);
+      close(*target);
+    }
+  });
+}
+
+TEST_F(CopyTest, WhatTheTargetShowsAlreadyIsLeftToItsBackingFile) {
+  run_in_main_loop([&]() coroutine_fn {
+    Bytes base = pattern(2 * kMiB, 1);
+    std::fill_n(base.begin() + 600000, 200000, std::byte{0});
+    Bytes content = base;
+    content.resize(3 * kMiB + 512);
+    content[100000] ^= std::byte{1};
+    std::fill_n(content.begin() + 1200000, 5000, std::byte{0});
+    content.back() = std::byte{7};
+    auto source = open_raw(make_mem_node(content));
+    auto target =
+        make_qcow2(std::make_shared<MemDisk>(), content.size(), "cluster_size=65536", open_raw(make_mem_node(base)));
+    ASSERT_TRUE(co_copy({source.get()}, *target, {.leave_equal = true}).ok());
+    EXPECT_TRUE(read_all(*target) == content);
+    for (uint64_t offset = 0; offset < 2 * kMiB; offset += 65536) {
+      const auto status = target->co_block_status(offset, 65536);
+      ASSERT_TRUE(status.ok());
+      const bool differs = offset == 65536 || offset == 1179648;
+      EXPECT_EQ(status->allocated, differs) << offset;
+    }
+    close(*source);
+    close(*target);
+  });
+}
+
 TEST_F(CopyTest, WhicheverIoFailsTheErrorNamesTheByteAndAllWorkersEnd) {
   const Bytes content = random_content(4 * kMiB, 6);
   bool read_failed = false, write_failed = false;

@@ -255,6 +255,12 @@ std::vector<Command> written_add_cow() {
   return commands;
 }
 
+std::vector<Command> written_add_cow_in_part() {
+  std::vector<Command> commands = kAddCow;
+  commands.push_back({"io", "-f", "add-cow", "-c", "write -P 7 20k 90k", "-c", "write -z 160k 40k", "a.add-cow"});
+  return commands;
+}
+
 const Scenario kScenarios[] = {
     {"convert_n", {convert("one.raw", "a.qcow2")}, kOverwrite},
     {"convert_n_into_lazy_refcounts",
@@ -325,10 +331,9 @@ const Scenario kScenarios[] = {
     {"add_cow_resize_grow", written_add_cow(), {"resize", "-q", "a.add-cow", "3M"}, "a.add-cow"},
     {"add_cow_resize_shrink", written_add_cow(), {"resize", "-q", "--shrink", "a.add-cow", "100K"}, "a.add-cow"},
     {"add_cow_rebase", written_add_cow(), {"rebase", "-q", "-b", "two.raw", "-F", "raw", "a.add-cow"}, "a.add-cow"},
-    {"add_cow_commit",
-     {kAddCow[0], {"io", "-f", "add-cow", "-c", "write -P 7 20k 90k", "-c", "write -z 160k 40k", "a.add-cow"}},
-     {"commit", "-q", "a.add-cow"},
-     "a.add-cow"},
+    {"add_cow_complete", written_add_cow_in_part(), {"rebase", "-q", "-b", "", "a.add-cow"}, "a.add-cow"},
+    {"add_cow_amend", written_add_cow_in_part(), {"amend", "-q", "-o", "image_file=./a.img", "a.add-cow"}, "a.add-cow"},
+    {"add_cow_commit", written_add_cow_in_part(), {"commit", "-q", "a.add-cow"}, "a.add-cow"},
 };
 
 INSTANTIATE_TEST_SUITE_P(Commands, CommandCrash, testing::ValuesIn(kScenarios),

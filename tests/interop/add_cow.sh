@@ -22,6 +22,20 @@ qemu-img convert -f raw -O qcow2 base.raw base.qcow2
 digest=$(sha256sum <changed.raw | cut -d' ' -f1)
 base_digest=$(sha256sum <base.raw | cut -d' ' -f1)
 
+# Where the changed file system differs, as commands of the I/O tool: runs of blocks, with a sector on each side, so that
+# few of them begin or end where clusters do.
+mkdir pieces
+{ cmp -l base.raw changed.raw || true; } | awk '
+  function flush() { if (first >= 0) print first * 4096 - (first > 0 ? 512 : 0), (last + 1) * 4096 + 512 }
+  BEGIN { first = -1; size = 96 * 1048576 }
+  { block = int(($1 - 1) / 4096); if (block != last || first < 0) { if (first < 0 || block != last + 1) { flush(); first = block } last = block } }
+  END { flush() }' | while read -r begin end; do
+  [ "$end" -le $((96 << 20)) ] || end=$((96 << 20))
+  tail -c +$((begin + 1)) changed.raw | head -c $((end - begin)) >pieces/$begin || true
+  echo "write -q -s pieces/$begin $begin $((end - begin))"
+done >commands
+[ "$(wc -l <commands)" -gt 10 ] || fail "the sample has hardly changed"
+
 # clean NAME IMAGE: the file system of an add-cow image.
 clean() {
   "$coimg" convert -f add-cow -O raw "$2" seen.raw
@@ -34,7 +48,7 @@ for options in cluster_size=4k cluster_size=64k cluster_size=2M cluster_size=64k
   rm -rf d && mkdir d
   "$coimg" create -q -f add-cow -o "image_file=disk.img,$options" -b ../base.qcow2 -F qcow2 d/disk.add-cow
   [ "$(our_content d/disk.add-cow add-cow)" = "$base_digest" ] || fail "$options: a new image shows other bytes"
-  "$coimg" convert -n -f raw -O add-cow changed.raw d/disk.add-cow
+  "$coimg" io -f add-cow -t writeback d/disk.add-cow <commands >io.log || fail "$options: the I/O tool: $(cat io.log)"
   clean "$options, written" d/disk.add-cow
   "$coimg" rebase -b '' d/disk.add-cow
   clean "$options, completed" d/disk.add-cow
@@ -42,6 +56,14 @@ for options in cluster_size=4k cluster_size=64k cluster_size=2M cluster_size=64k
   case $options in *qcow2) format=qcow2 ;; esac
   qemu-img compare -q -f raw -F $format changed.raw d/disk.img || fail "$options: the image file alone is another disk"
 done
+
+# What is read stays in the image: after all has been read the backing file can be taken away.
+rm -rf d && mkdir d
+"$coimg" create -q -f add-cow -b ../base.qcow2 -F qcow2 d/disk.add-cow
+"$coimg" io -f add-cow -t writeback d/disk.add-cow <commands >/dev/null
+"$coimg" io -f add-cow -t writeback -C -c 'read -q 0 96M' d/disk.add-cow >/dev/null
+"$coimg" rebase -u -b '' d/disk.add-cow
+clean "copied on read" d/disk.add-cow
 
 # Only what an overlay has itself is stored; the rest stays in the backing file. Then it is committed into that.
 qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2

@@ -360,9 +360,31 @@ TEST_F(AddCowChange, ANameThatDoesNotFitChangesNothing) {
     std::ranges::copy(encode_header(header), file_->bytes.begin());
     open();
     const Bytes before = file_->bytes;
+    EXPECT_EQ(disk_->driver().check_backing_change(std::string(600, 'x'), "raw").error().errnum(), ENOSPC);
+    EXPECT_TRUE(disk_->driver().check_backing_change(std::string(400, 'x'), "raw").ok());
     EXPECT_EQ(disk_->co_change_backing_file(std::string(600, 'x'), "raw").error().errnum(), ENOSPC);
     EXPECT_EQ(file_->bytes, before);
     EXPECT_TRUE(disk_->co_change_backing_file(std::string(400, 'x'), "raw").ok());
+    close();
+  });
+}
+
+// Nothing keeps two names from sharing their bytes. What the image file's name needs stays when the other one goes.
+TEST_F(AddCowChange, ANameThatIsAPartOfTheOtherOneSurvivesIt) {
+  run_in_main_loop([this]() coroutine_fn {
+    make(Below::kShort);
+    close();
+    Header header = stored_header();
+    header.backing_file = "dir/image";
+    header.backing_name = {100, 9};
+    header.image_name = {104, 5};
+    std::fill_n(file_->bytes.begin() + kNamesOffset, 100, std::byte{0});
+    std::ranges::copy(encode_header(header), file_->bytes.begin());
+    open();
+    ASSERT_TRUE(disk_->co_change_backing_file("other", "raw").ok());
+    EXPECT_EQ(stored_header().backing_file, "other");
+    EXPECT_EQ(stored_header().image_file, "image");
+    EXPECT_FALSE(has_stray_bytes(std::span(file_->bytes).first(kCluster), stored_header()));
     close();
   });
 }

@@ -159,6 +159,21 @@ TEST_F(AddCowCheck, WhatNoClusterUsesIsALeak) {
   });
 }
 
+TEST_F(AddCowCheck, EachClusterLeaksOnce) {
+  // Odd clusters are allocated; the image file stores something in each, which begins and ends inside of them.
+  file_->bytes[kCluster] = std::byte{0xaa};
+  file_->bytes[kCluster + 1] = std::byte{0x02};
+  std::fill_n(image_file_->bytes.begin() + 100, kCluster * 9, std::byte{1});
+  EXPECT_EQ(check().leaks, 5u) << text_;
+  EXPECT_THAT(text_, HasSubstr("Leaked clusters from 0 on: the image file stores data for 5 clusters"));
+  const Bytes before = image_file_->bytes;
+  EXPECT_EQ(check(RepairMode::kLeaks).leaks_fixed, 5u);
+  for (size_t at = 0; at < kSize; ++at) {
+    ASSERT_EQ(image_file_->bytes[at], at / kCluster % 2 == 1 ? before[at] : std::byte{0}) << at;
+  }
+  EXPECT_EQ(check().leaks, 0u) << text_;
+}
+
 TEST_F(AddCowCheck, OnlyLeaksAreRepairedWhenThatIsAskedFor) {
   file_->bytes[kCluster + 100] = std::byte{1};
   set_field(4000, 1);

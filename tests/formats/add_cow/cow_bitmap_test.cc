@@ -30,6 +30,10 @@ TEST(AddCowBits, AreCountedAndChangedAsOneByOne) {
     std::fill_n(model.begin() + static_cast<ptrdiff_t>(gap), gap_count, false);
     for (uint64_t bit = 0; bit < bits; ++bit) ASSERT_EQ(test_bit(bytes, bit), model[bit]);
 
+    const uint64_t part = random() % (bits + 1);
+    ASSERT_EQ(count_set_bits(bytes, part),
+              static_cast<uint64_t>(std::count(model.begin(), model.begin() + static_cast<ptrdiff_t>(part), true)));
+
     const uint64_t from = random() % bits, most = 1 + random() % (bits - from);
     uint64_t expected = 1;
     while (expected < most && model[from + expected] == model[from]) ++expected;
@@ -82,6 +86,33 @@ TEST_F(AddCowBitmapTest, RunsGoAcrossBlocks) {
     EXPECT_EQ(run_at(kBlockBits).clusters, kBlockBits * 3 - 5);
     EXPECT_EQ(run_at(kBlockBits, 77).clusters, 77u);
     EXPECT_EQ(run_at(kBlockBits * 4).clusters, kClusters - kBlockBits * 4);
+  });
+}
+
+// The bitmap of a disk of 1 EiB in clusters of 4 KiB has 32 TiB, which nobody can read.
+TEST_F(AddCowBitmapTest, HolesOfTheFileAreNotRead) {
+  run([this]() coroutine_fn {
+    constexpr uint64_t kManyClusters = uint64_t{1} << 48;
+    CowBitmap huge(*file_, *image_, HostOffset(kStart), kManyClusters, BitmapMemory{512, 2});
+    const auto run_of_huge = [&](uint64_t first) coroutine_fn {
+      auto found = huge.find_run(GuestCluster(first), kManyClusters);
+      EXPECT_TRUE(found.ok());
+      return found.value_or(CowBitmap::Run());
+    };
+    EXPECT_EQ(run_of_huge(0).clusters, kManyClusters);
+    EXPECT_EQ(run_of_huge(77).clusters, kManyClusters - 77);
+    EXPECT_EQ(fault_driver(*file_).counters().reads, 0u);
+
+    ASSERT_TRUE(huge.set(GuestCluster(kBlockBits * 9 + 3), 2).ok());  // in memory only, where the file has its hole
+    EXPECT_EQ(run_of_huge(5).clusters, kBlockBits * 9 + 3 - 5);
+    EXPECT_TRUE(run_of_huge(kBlockBits * 9 + 3).set);
+    EXPECT_EQ(run_of_huge(kBlockBits * 9 + 3).clusters, 2u);
+    EXPECT_EQ(run_of_huge(kBlockBits * 9 + 5).clusters, kManyClusters - kBlockBits * 9 - 5);
+    EXPECT_EQ(huge.count_set().value_or(0), 2u);
+    ASSERT_TRUE(huge.set(GuestCluster(7), 1).ok());
+    ASSERT_TRUE(huge.store().ok());
+    EXPECT_EQ(huge.count_set().value_or(0), 3u);
+    EXPECT_LT(fault_driver(*file_).counters().reads, 20u);
   });
 }
 
@@ -157,6 +188,7 @@ TEST_F(AddCowBitmapTest, WhatFailedToArriveIsStoredLater) {
 
 TEST_F(AddCowBitmapTest, FailedReadsAreToldAndTriedAgain) {
   run([this]() coroutine_fn {
+    file_disk_->bytes[kStart + 100] = std::byte{1};  // else it is a hole
     fault_driver(*file_).fail_nth_io(1, EIO, kOpRead);
     EXPECT_EQ(bitmap_->find_run(GuestCluster(0), 1).error().errnum(), EIO);
     EXPECT_FALSE(run_at(0).set);

@@ -7,6 +7,7 @@
 
 #include "block/util/math.h"
 #include "coroutine/main_loop.h"
+#include "formats/add_cow/header.h"
 #include "tests/formats/add_cow/image_fixture.h"
 
 namespace coimg::add_cow {
@@ -127,6 +128,50 @@ TEST_P(AddCowFailure, NamingAnotherBackingFile) {
         return disk.co_change_backing_file("base", "raw");
       },
       [](Bytes&) {});
+}
+
+TEST_P(AddCowFailure, Emptying) {
+  expect_survives([](BlockNode& disk) coroutine_fn { return disk.co_make_empty(); },
+                  [](Bytes& content) {
+                    const Bytes below = backing_content({.cluster_size = 4096}, content.size(), 7);
+                    std::ranges::fill(content, std::byte{0});
+                    std::ranges::copy(below, content.begin());
+                  });
+}
+
+TEST_P(AddCowFailure, Repairing) {
+  expect_survives(
+      [](BlockNode& disk) coroutine_fn -> Result<void> {
+        COIMG_TRY(disk.co_check({.repair = RepairMode::kAll}));
+        return {};
+      },
+      [](Bytes&) {});
+}
+
+// Whatever fails, there is no header without its bitmap.
+TEST(AddCowCreateFailure, AnImageIsThereWholeOrNotAtAll) {
+  run_in_main_loop([]() coroutine_fn {
+    for (uint64_t nth = 1;; ++nth) {
+      SCOPED_TRACE(testing::Message() << "I/O " << nth << " fails");
+      CreateOptions options(add_cow_type().create_options());
+      ASSERT_TRUE(options.set("size", "300M").ok() && options.set("cluster_size", "4k").ok());
+      ASSERT_TRUE(options.set("image_file", "image").ok());
+      const auto disk = std::make_shared<MemDisk>();
+      const auto file = make_fault_node(disk);
+      fault_driver(*file).fail_nth_io(nth, ENOSPC);
+      const auto created = add_cow_type().create(file.get(), "disk", options);
+      const bool fired = fault_driver(*file).fired();
+      fault_driver(*file).heal();
+      EXPECT_TRUE(file->co_close().ok());
+      EXPECT_EQ(created.ok(), !fired);
+      EXPECT_TRUE(!has_magic(disk->bytes) || disk->bytes.size() == 16384);
+      if (!fired) {
+        EXPECT_GT(nth, 2u);
+        return;
+      }
+      EXPECT_EQ(created.error().errnum(), ENOSPC);
+    }
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Places, AddCowFailure, testing::Values(Place::kFile, Place::kImage));
