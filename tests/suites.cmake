@@ -3,7 +3,8 @@ if(NOT COIMG_LINT)
   foreach(engine threads io_uring)
     add_test(NAME cli.${engine} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/run.sh $<TARGET_FILE:coimg>)
     add_test(NAME cli_compat.${engine} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/compat.sh $<TARGET_FILE:coimg>)
-    set_tests_properties(cli.${engine} cli_compat.${engine} PROPERTIES
+    add_test(NAME killed.${engine} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/killed.sh $<TARGET_FILE:coimg>)
+    set_tests_properties(cli.${engine} cli_compat.${engine} killed.${engine} PROPERTIES
       SKIP_RETURN_CODE 77 TIMEOUT ${script_timeout} ENVIRONMENT COIMG_AIO=${engine})
     # Thousands of command lines, each run twice.
     math(EXPR compat_timeout "3 * ${script_timeout}")
