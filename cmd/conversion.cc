@@ -308,10 +308,10 @@ Result<void> Conversion::close_all() {
   return closed;
 }
 
-/// Durable as far as the user wants that of the target. Waiting for the disk costs more than the copy: 1.5 GiB take 0.6 s
-/// without and 1.5 s with it, where the disk takes 1 GB/s, and most are slower. So "-t unsafe", as in qemu-img what is
-/// done when nothing is said, does not wait; a kill leaves nothing incomplete all the same. What was verified has been
-/// written already.
+/// Durable as far as the user wants that of the target. Waiting for the disk costs more than the copy: 1.5 GiB take 0.6
+/// s without and 1.5 s with it, where the disk takes 1 GB/s, and most are slower. So "-t unsafe", as in qemu-img what
+/// is done when nothing is said, does not wait; a kill leaves nothing incomplete all the same. What was verified has
+/// been written already.
 Result<void> Conversion::publish_target() {
   return new_files_.publish(/*durable=*/!request_.target_cache.no_flush || request_.verify);
 }
