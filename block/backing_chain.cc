@@ -24,6 +24,7 @@ OpenFlags backing_flags(const OpenFlags& top) {
   if (top.writable_below > 1) flags.writable_below = top.writable_below - 1;
   flags.write_through = top.write_through;
   flags.force_share = top.force_share;
+  flags.exclusive_source = top.exclusive_source;
   flags.direct = top.direct;
   flags.no_flush = top.no_flush;
   flags.new_files = top.new_files;

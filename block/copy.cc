@@ -44,7 +44,8 @@ class CopyJob {
                              .buffers = (options.compress ? 2U : 1U) + (options.leave_equal ? 1U : 0U),
                              .most_workers = options.workers})),
         plan_(sources_,
-              {.granularity = unit_,
+              // What the target's backing file shows is left alone to the cluster.
+              {.granularity = options.compress && options.target_has_backing ? target.limits().zero_alignment : unit_,
                .chunk_bytes = size_.chunk_bytes,
                .idle_chunk_bytes = options.store_zeros ? size_.chunk_bytes : align_down(kMaxFileOffset, unit_),
                .top_layer_only = options.target_has_backing,

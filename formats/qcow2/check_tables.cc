@@ -82,8 +82,14 @@ void Checker::count_l1_entry(L1Entry entry, uint64_t index, uint64_t times, bool
     result_.corruptions += times;
   }
   if (!entry.has_table()) {
-    // COPIED of nothing: once there was a table.
-    if (active && entry.copied()) copied_suspect_ = lost_references_ = true;
+    if (!entry.copied()) return;
+    lost_references_ = true;  // once there was a table
+    if (active) {
+      copied_suspect_ = true;
+    } else {
+      report(fmt::format("ERROR snapshot L1 entry {:x} is marked as in use without an L2 table", entry.raw()));
+      result_.corruptions += times;
+    }
     return;
   }
   const HostOffset offset = entry.l2_table();

@@ -188,13 +188,22 @@ Result<void> Qcow2::load_tables() {
 
 /// In pieces, as there may be 32 MiB of it.
 Result<void> Qcow2::load_l1_table_locked() {
+  const bool writes = flags_.writable && !flags_.check;
   l1_table_.reserve(header_.l1_size);
   std::vector<be64> piece(std::min<size_t>(header_.l1_size, kL1PieceEntries));
   while (l1_table_.size() < header_.l1_size) {
     const auto stored = std::span(piece).first(std::min(piece.size(), header_.l1_size - l1_table_.size()));
     const HostOffset position = header_.l1_table_offset + l1_table_.size() * sizeof(be64);
     COIMG_TRY(read_padded(file_, position, std::as_writable_bytes(stored)));
-    for (const be64& entry : stored) l1_table_.emplace_back(uint64_t{entry});
+    for (const be64& raw : stored) {
+      L1Entry entry(uint64_t{raw});
+      // A table behind the end of the file is none to write to: without the flag it is replaced, which finds the
+      // damage.
+      if (writes && entry.has_table() && entry.l2_table().v >= file_.length()) {
+        entry = L1Entry::table(entry.l2_table(), /*copied=*/false);
+      }
+      l1_table_.push_back(entry);
+    }
   }
   return {};
 }
@@ -275,10 +284,15 @@ Result<void> Qcow2::close() {
   if (!flags_.writable) return {};
   CoWriteGuard guard(lock_);
   if (failed_) return store_pending_corrupt_mark_locked();  // what the caches hold is not to be trusted
-  const Result<void> stored = bitmaps_.store_locked();
-  Result<void> flushed = flush_locked();
-  if (flushed.ok()) flushed = clear_dirty_locked();
-  return stored.ok() ? flushed : stored;
+  Result<void> closed = bitmaps_.store_locked();
+  if (!failed_) {
+    Result<void> flushed = flush_locked();
+    if (flushed.ok()) flushed = clear_dirty_locked();
+    if (closed.ok()) closed = std::move(flushed);
+  }
+  if (!failed_) return closed;
+  COIMG_TRY(store_pending_corrupt_mark_locked());
+  return closed.ok() ? check_usable() : closed;
 }
 
 // --- the header ----------------------------------------------------------------------------------------------------
