@@ -30,7 +30,7 @@ Conversion::Conversion(CommandContext& context, const ConvertRequest& request, P
       target_file_(request.target),
       backing_(request.backing),
       backing_format_(request.backing_format),
-      stop_signals_([this] { remove_target(); }) {}
+      stop_signals_(context, [this] { remove_target(); }) {}
 
 Result<int> Conversion::run() {
   Result<int> result = convert();

@@ -130,7 +130,7 @@ Result<int> DdCommand::copy(CommandContext& context, BlockNode& source) {
   }
 
   const TargetFile target(*output_);
-  const StopSignals signals([&target] { target.remove(); });
+  const StopSignals signals(context, [&target] { target.remove(); });
   bool created = false;
   Result<void> outcome = create(context, type, part.bytes, created);
   if (outcome.ok() && part.bytes != 0) outcome = fill(context, source, part, signals);
