@@ -16,8 +16,10 @@ coimg batch --state state --resume --dry-run jobs
 echo
 again --resume
 again
-coimg batch --state busy - >/dev/null <<<'{"id": "slow", "command": "convert -f raw -O raw -S 0 -r 1k a.raw slow.raw"}' &
+yes | head -c 4M >large.raw
+echo '{"id": "slow", "command": "convert -f raw -O raw -S 0 -r 1k large.raw slow.raw"}' >slow
+coimg batch --state busy slow >/dev/null 2>&1 &
 until [ -s slow.raw ]; do sleep 0.05; done
 coimg batch --state busy jobs 2>&1
 kill $!
-wait $!
+wait $! || true
