@@ -26,6 +26,7 @@ OpenFlags backing_flags(const OpenFlags& top) {
   flags.force_share = top.force_share;
   flags.direct = top.direct;
   flags.no_flush = top.no_flush;
+  flags.new_files = top.new_files;
   return flags;
 }
 

@@ -1,6 +1,5 @@
 // Making an image: the file first, then the format in it.
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 
@@ -8,6 +7,7 @@
 
 #include "block/open.h"
 #include "block/open_layer.h"
+#include "block/protocol/new_files.h"
 #include "block/util/math.h"
 
 namespace coimg {
@@ -16,14 +16,15 @@ namespace {
 
 /// The file of a new image, empty and kept from others who would write or resize it.
 Result<std::unique_ptr<BlockNode>> make_file(const DriverRegistry& registry, const std::string& filename,
-                                             const CreateOptions& options, bool& created) coroutine_fn {
+                                             const CreateOptions& options, NewFiles& files) coroutine_fn {
   const ProtocolTarget target = COIMG_TRY(find_protocol(registry, filename));
   if (target.type->supports_create()) {
-    COIMG_TRY(target.type->create_file(target.filename, options, created));
+    COIMG_TRY(target.type->create_file(target.filename, options, files));
   }
   OpenFlags flags;
   flags.writable = true;
   flags.resizable = true;
+  flags.new_files = &files;
   OpenContext context{registry};
   auto opened = open_protocol_node(context, target, Options(), flags);
   if (!opened.ok() && !target.type->supports_create()) {
@@ -37,26 +38,27 @@ Result<std::unique_ptr<BlockNode>> make_file(const DriverRegistry& registry, con
 }
 
 /// Refuses a data file that is the new image itself or what lies below it, under whatever name.
-Result<void> check_data_file(const std::string& filename, const DataFilePlan& plan, const CreateOptions& options) {
-  const auto identity = find_host_file("file:" + plan.path);
+Result<void> check_data_file(const std::string& filename, const DataFilePlan& plan, const CreateOptions& options,
+                             const NewFiles& files) {
+  const auto identity = find_host_file("file:" + plan.path, &files);
   if (!identity) return {};
-  if (identity == find_host_file(filename)) {
+  if (identity == find_host_file(filename, &files)) {
     return Error(EINVAL, fmt::format("Data file '{}' is the image itself", plan.path));
   }
   const auto backing = options.find_spec("backing_file") ? options.text("backing_file") : std::nullopt;
-  if (backing && identity == find_host_file(resolve_backing_name(filename, *backing))) {
+  if (backing && identity == find_host_file(resolve_backing_name(filename, *backing), &files)) {
     return Error(EINVAL, fmt::format("Data file '{}' is the backing file", plan.path));
   }
   return {};
 }
 
-/// The file that holds the data of a new image as plain bytes, as large as the disk. `created` as in make_file().
+/// The file that holds the data of a new image as plain bytes, as large as the disk.
 Result<void> make_plain_data_file(const DriverRegistry& registry, const std::string& path, const CreateOptions& options,
-                                  bool& created) coroutine_fn {
+                                  NewFiles& files) coroutine_fn {
   const auto preallocation = find_preallocation(options.text("preallocation").value_or("off"));
   const bool reserve = preallocation == Preallocation::kFalloc || preallocation == Preallocation::kFull;
   const uint64_t bytes = align_up(options.number("size").value_or(0), kSectorSize);
-  auto data = COIMG_TRY(make_file(registry, "file:" + path, options, created));
+  auto data = COIMG_TRY(make_file(registry, "file:" + path, options, files));
   auto sized = data->co_truncate(bytes, reserve ? *preallocation : Preallocation::kOff);
   auto closed = data->co_close();
   return sized.ok() ? std::move(closed) : std::move(sized);
@@ -82,7 +84,7 @@ Result<void> lengthen_data_image(const DriverRegistry& registry, const DataFileP
 
 /// The image that holds the data of a new one: the one that is there, unless its file is empty, or one made for it.
 Result<void> make_data_image(const DriverRegistry& registry, const DataFilePlan& plan, const CreateOptions& options,
-                             bool& created) coroutine_fn {
+                             NewFiles& files) coroutine_fn {
   const uint64_t bytes = align_up(options.number("size").value_or(0), kSectorSize);
   const std::string name = "file:" + plan.path;
   const DriverType* const format = registry.find(plan.format);
@@ -96,20 +98,13 @@ Result<void> make_data_image(const DriverRegistry& registry, const DataFilePlan&
   CreateOptions data_options(format->create_options());
   COIMG_TRY(data_options.set("size", std::to_string(bytes)));
   COIMG_TRY(format->complete_create_options(registry, name, true, data_options));
-  CreatedFiles files;
-  auto made = create_image(registry, *format, name, data_options, &files);
-  created = files.image;
-  return made;
+  return create_image(registry, *format, name, data_options, files);
 }
 
-/// `created` is set to the path if the file is new.
 Result<void> make_data_file(const DriverRegistry& registry, const DataFilePlan& plan, const CreateOptions& options,
-                            std::optional<std::string>& created) coroutine_fn {
-  bool is_new = false;
-  auto made = plan.format.empty() ? make_plain_data_file(registry, plan.path, options, is_new)
-                                  : make_data_image(registry, plan, options, is_new);
-  if (is_new) created = plan.path;
-  return made;
+                            NewFiles& files) coroutine_fn {
+  return plan.format.empty() ? make_plain_data_file(registry, plan.path, options, files)
+                             : make_data_image(registry, plan, options, files);
 }
 
 /// Lets the format write itself; a protocol has nothing to write, its image is as large as the file.
@@ -121,36 +116,36 @@ Result<void> write_format(const DriverType& type, BlockNode& file, const std::st
 
 }  // namespace
 
-std::optional<BlockNode::FileIdentity> find_host_file(const std::string& name) {
+std::optional<BlockNode::FileIdentity> find_host_file(const std::string& name, const NewFiles* new_files) {
   const ProtocolName parts = split_protocol(name);
   struct stat status{};
   if (!parts.protocol.empty() && parts.protocol != "file") return std::nullopt;
-  if (stat(parts.rest.c_str(), &status) != 0) return std::nullopt;
+  const auto unnamed = new_files != nullptr ? new_files->find(parts.rest) : std::nullopt;
+  if (stat(unnamed.value_or(parts.rest).c_str(), &status) != 0) return std::nullopt;
   return BlockNode::FileIdentity{status.st_dev, status.st_ino};
 }
 
 Result<void> create_image(const DriverRegistry& registry, const DriverType& type, const std::string& filename,
-                          const CreateOptions& options, CreatedFiles* created) {
-  CreatedFiles files;
-  CreatedFiles& made = created ? *created : files;
-  made = {};
+                          const CreateOptions& options, NewFiles& files) {
   COIMG_TRY(type.validate_create(options));
   const auto plan = type.data_file_of(filename, options);
-  if (plan) COIMG_TRY(check_data_file(filename, *plan, options));  // before anything is emptied
-  const auto file = COIMG_TRY(make_file(registry, filename, options, made.image));
+  if (plan) COIMG_TRY(check_data_file(filename, *plan, options, files));  // before anything is emptied
+  const auto file = COIMG_TRY(make_file(registry, filename, options, files));
 
   Result<void> written;
-  if (plan) written = check_data_file(filename, *plan, options);
-  if (plan && written.ok()) written = make_data_file(registry, *plan, options, made.data_file);
-  if (plan && written.ok()) written = check_data_file(filename, *plan, options);  // now that it is there
+  if (plan) written = check_data_file(filename, *plan, options, files);
+  if (plan && written.ok()) written = make_data_file(registry, *plan, options, files);
+  if (plan && written.ok()) written = check_data_file(filename, *plan, options, files);  // now that it is there
   if (written.ok()) written = write_format(type, *file, filename, options);
   auto closed = file->co_close();
-  if (written.ok()) written = std::move(closed);
-  if (!written.ok() && made.data_file) {
-    ::unlink(made.data_file->c_str());
-    made.data_file.reset();
-  }
-  return written;
+  return written.ok() ? std::move(closed) : std::move(written);
+}
+
+Result<void> create_image(const DriverRegistry& registry, const DriverType& type, const std::string& filename,
+                          const CreateOptions& options) {
+  NewFiles files;
+  COIMG_TRY(create_image(registry, type, filename, options, files));
+  return files.publish(/*durable=*/true);
 }
 
 }  // namespace coimg

@@ -31,6 +31,7 @@ class BlockNode;
 struct Permissions;
 class DriverType;
 class DriverRegistry;
+class NewFiles;
 
 enum class Preallocation { kOff, kMetadata, kFalloc, kFull };
 /// "off", "metadata", "falloc" and "full"; nothing for other names.
@@ -303,6 +304,7 @@ struct OpenFlags {
   bool write_through = false;     ///< each write durable
   bool discard_unmap = false;     ///< pass guest discards on to the file
   DetectZeroes detect_zeroes = DetectZeroes::kOff;  ///< of this node alone; its children have their own
+  const NewFiles* new_files = nullptr;  ///< host files that are being made and have no names yet; outlives the node
 };
 
 /// Opens the file that holds an image's guest data, where the format keeps that in a file of its own.
@@ -392,11 +394,10 @@ class DriverType {
     return {};
   }
 
-  /// Protocols: makes the file `filename`, or empties the one that is there once nobody else uses it. `created` is set
-  /// as soon as a file was made that was not there before, also when the call fails later.
-  virtual Result<void> create_file(const std::string& filename, const CreateOptions& options, bool& created) const
+  /// Protocols: begins the file `filename` in `files`, empty, once nobody else uses the one that is there.
+  virtual Result<void> create_file(const std::string& filename, const CreateOptions& options, NewFiles& files) const
       coroutine_fn {
-    (void)filename, (void)options, (void)created;
+    (void)filename, (void)options, (void)files;
     return Error(ENOTSUP, "Protocol driver '" + std::string(name()) + "' does not support image creation");
   }
 

@@ -42,19 +42,18 @@ ProtocolName split_protocol(std::string_view name);
 /// The name of a backing file, seen from the directory of the overlay `overlay_filename` (cli.md 2.9).
 std::string resolve_backing_name(std::string_view overlay_filename, std::string_view backing);
 
-/// The host file that a name leads to, if there is one.
-std::optional<BlockNode::FileIdentity> find_host_file(const std::string& name);
-
-/// The files that a call of create_image() has made where there were none.
-struct CreatedFiles {
-  bool image = false;
-  std::optional<std::string> data_file = {};  ///< its path; on error it is removed again
-};
+/// The host file that a name leads to, if there is one; with `new_files`, once those have their names.
+std::optional<BlockNode::FileIdentity> find_host_file(const std::string& name, const NewFiles* new_files = nullptr);
 
 /// Creates the image `filename` of format `type`: the file (protocol) first, then the format in it, under the locks of
-/// specs/qcow2.md 24.5. `options` are complete, with "size". An existing file is truncated in place once it is locked.
-/// `created`, if given, is kept up to date, also when the call fails.
+/// specs/qcow2.md 24.5. `options` are complete, with "size". The image's files are in `files` then, to be published or
+/// discarded by the caller, also when the call fails.
 Result<void> create_image(const DriverRegistry& registry, const DriverType& type, const std::string& filename,
-                          const CreateOptions& options, CreatedFiles* created = nullptr) coroutine_fn;
+                          const CreateOptions& options, NewFiles& files) coroutine_fn;
+
+/// The same in one step: on error there is no new file, and one that is there is as it was, unless it had to be written
+/// in place (see NewFiles).
+Result<void> create_image(const DriverRegistry& registry, const DriverType& type, const std::string& filename,
+                          const CreateOptions& options) coroutine_fn;
 
 }  // namespace coimg

@@ -92,6 +92,7 @@ std::unique_ptr<Command> make_batch_command();
 std::unique_ptr<Command> make_bench_command();
 std::unique_ptr<Command> make_bitmap_command();
 std::unique_ptr<Command> make_check_command();
+std::unique_ptr<Command> make_checksum_command();
 std::unique_ptr<Command> make_commit_command();
 std::unique_ptr<Command> make_compare_command();
 std::unique_ptr<Command> make_convert_command();

@@ -10,6 +10,7 @@ std::vector<std::unique_ptr<Command>> make_commands() {
   commands.push_back(make_bench_command());
   commands.push_back(make_bitmap_command());
   commands.push_back(make_check_command());
+  commands.push_back(make_checksum_command());
   commands.push_back(make_commit_command());
   commands.push_back(make_compare_command());
   commands.push_back(make_convert_command());

@@ -10,6 +10,7 @@
 #include "block/copy.h"
 #include "block/node.h"
 #include "block/options.h"
+#include "block/protocol/new_files.h"
 #include "cmd/command.h"
 #include "cmd/common.h"
 #include "cmd/option_list.h"
@@ -36,12 +37,12 @@ struct ConvertRequest {
   unsigned compression_level = 0;  ///< 0: the format's choice
   bool compress = false, out_of_order = false, salvage = false;
   bool bitmaps = false, skip_broken_bitmaps = false;
+  bool verify = false;
   bool skip_create = false, target_is_zero = false, target_image_opts = false;
   bool quiet = false;
 };
 
-/// Opens, creates, copies and closes. When that fails or is interrupted, a target that this run created (or emptied) is
-/// removed: an image that is not complete must not be mistaken for one that is.
+/// Opens, creates, copies and closes. A target that is created has its name only when it is complete.
 class Conversion {
  public:
   /// All outlive the object.
@@ -62,27 +63,27 @@ class Conversion {
   Result<void> open_target() coroutine_fn;
   [[nodiscard]] const BlockNode* find_common_backing() const;
   Result<void> copy() coroutine_fn;
+  Result<void> verify() coroutine_fn;
+  Result<void> reopen_target() coroutine_fn;
+  [[nodiscard]] ProgressCallback part_of_progress(unsigned part);
   Result<void> check_bitmaps() const;
   Result<void> copy_bitmaps() coroutine_fn;
   Result<void> add_target_bitmap(const BitmapInfo& bitmap) coroutine_fn;
   Result<void> fill_target_bitmap(const std::string& name) coroutine_fn;
   Result<void> close_all() coroutine_fn;
-  void remove_target() const;
+  Result<void> publish_target() coroutine_fn;
   [[nodiscard]] bool has_backing() const { return backing_.has_value(); }
 
   CommandContext& context_;
   const ConvertRequest& request_;
   Progress& progress_;
-  TargetFile target_file_;
+  NewFiles new_files_;  ///< outlives the target
   std::vector<std::unique_ptr<BlockNode>> sources_;
   uint64_t source_bytes_ = 0;  ///< of all sources together
   std::optional<std::string> backing_, backing_format_;
   TargetType target_type_;                       ///< unless creation is skipped
   std::optional<CreateOptions> create_options_;  ///< unless creation is skipped
   std::unique_ptr<BlockNode> target_;
-  bool owns_target_ = false;             ///< this run has created or emptied the target's file
-  std::optional<TargetFile> data_file_;  ///< of the target, when this run has made it
-  std::optional<BlockNode::FileIdentity> target_identity_;
   StopSignals stop_signals_;
 };
 

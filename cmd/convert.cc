@@ -67,6 +67,7 @@ void ConvertCommand::declare(OptionDeclarer& options) {
   options.flag("-n", request_.skip_create, "Do not create the target; it must exist and be large enough");
   options.flag("-p", show_progress_, "Show progress");
   options.flag("-q", request_.quiet, "Print nothing but errors");
+  options.flag("--verify", request_.verify, "Read the target back and compare it with the sources");
   options.flag("-W", request_.out_of_order, "Allow writes out of order");
   options.flag("--salvage", request_.salvage, "Go on after read errors; what cannot be read becomes zeros");
   options.flag("--bitmaps", request_.bitmaps, "Copy the persistent bitmaps too");
@@ -133,6 +134,8 @@ Result<void> ConvertCommand::check_exclusions() const {
       {request_.compression_level != 0 && !request_.compress, "--compression-level is of use only with -c"},
       {offload_ && sparse_given_, "Cannot enable copy offloading when -S is used"},
       {offload_ && request_.salvage, "Cannot use copy offloading in salvaging mode"},
+      {request_.verify && request_.salvage,
+       "--verify cannot be used with --salvage: what is not read cannot be compared"},
       {request_.target_image_opts && !request_.skip_create, "--target-image-opts requires use of -n flag"},
       {request_.skip_create && request_.option_list.given(), "-o has no effect when skipping image creation"},
       {request_.target_is_zero && !request_.skip_create, "--target-is-zero requires use of -n flag"},

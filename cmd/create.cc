@@ -100,11 +100,9 @@ Result<void> CreateCommand::create(CommandContext& context) {
   if (!quiet_)
     context.console.out(fmt::format("Formatting '{}', fmt={} {}\n", *filename_, format_, options.describe()));
   COIMG_TRY(check_backing_format(context.registry, options));
-  CreatedFiles created;
   if (context.on_output) context.on_output(*filename_);
-  Result<void> result = create_image(context.registry, *type.format, *filename_, options, &created);
+  Result<void> result = create_image(context.registry, *type.format, *filename_, options);
   if (result.ok()) return {};
-  if (created.image) TargetFile(*filename_).remove();
   return explain_create_error(std::move(result).error(), type);
 }
 

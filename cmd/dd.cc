@@ -6,6 +6,7 @@
 
 #include "block/copy.h"
 #include "block/open.h"
+#include "block/protocol/new_files.h"
 #include "block/util/math.h"
 #include "cmd/command.h"
 #include "cmd/common.h"
@@ -44,10 +45,10 @@ class DdCommand final : public Command {
   [[nodiscard]] uint64_t input_end(uint64_t length) const;
   [[nodiscard]] CopyWindow window(uint64_t end) const;
   Result<int> copy(CommandContext& context, BlockNode& source) coroutine_fn;
-  Result<void> create(const CommandContext& context, const TargetType& type, uint64_t bytes, bool& created)
+  Result<void> create(const CommandContext& context, const TargetType& type, uint64_t bytes, NewFiles& files)
       coroutine_fn;
-  Result<void> fill(const CommandContext& context, BlockNode& source, CopyWindow part, const StopSignals& signals)
-      coroutine_fn;
+  Result<void> fill(const CommandContext& context, BlockNode& source, CopyWindow part, const NewFiles& files,
+                    const StopSignals& signals) coroutine_fn;
   Result<void> check_not_the_source(const BlockNode& source) const;
 
   ImageOptions image_;
@@ -129,13 +130,12 @@ Result<int> DdCommand::copy(CommandContext& context, BlockNode& source) {
     context.console.error(Error(EINVAL, *input_ + ": cannot skip to specified offset"));  // and the output is empty
   }
 
-  const TargetFile target(*output_);
-  const StopSignals signals(context, [&target] { target.remove(); });
-  bool created = false;
-  Result<void> outcome = create(context, type, part.bytes, created);
-  if (outcome.ok() && part.bytes != 0) outcome = fill(context, source, part, signals);
+  NewFiles files;
+  const StopSignals signals(context, [&files] { files.discard(); });
+  Result<void> outcome = create(context, type, part.bytes, files);
+  if (outcome.ok() && part.bytes != 0) outcome = fill(context, source, part, files, signals);
+  if (outcome.ok()) outcome = files.publish(/*durable=*/true);
   if (outcome.ok()) return 0;
-  if (created) target.remove();
   if (signals.received() == 0) return std::move(outcome).error();
   context.fatal_signal = signals.received();
   return 128 + context.fatal_signal;
@@ -152,22 +152,19 @@ Result<void> DdCommand::check_not_the_source(const BlockNode& source) const {
   return {};
 }
 
-/// `created`: the output belongs to this run.
-Result<void> DdCommand::create(const CommandContext& context, const TargetType& type, uint64_t bytes, bool& created) {
+Result<void> DdCommand::create(const CommandContext& context, const TargetType& type, uint64_t bytes, NewFiles& files) {
   CreateOptions options = target_create_options(type);
   COIMG_TRY(options.set("size", std::to_string(bytes)));
   COIMG_TRY(type.format->complete_create_options(context.registry, *output_, true, options));
-  CreatedFiles files;
-  auto made = create_image(context.registry, *type.format, *output_, options, &files);
-  created = files.image || made.ok();
+  auto made = create_image(context.registry, *type.format, *output_, options, files);
   if (made.ok()) return {};
   return explain_create_error(std::move(made).error(), type)
       .with_context(fmt::format("{}: error while creating output image", *output_));
 }
 
-Result<void> DdCommand::fill(const CommandContext& context, BlockNode& source, CopyWindow part,
+Result<void> DdCommand::fill(const CommandContext& context, BlockNode& source, CopyWindow part, const NewFiles& files,
                              const StopSignals& signals) {
-  const OpenFlags flags{.writable = true};
+  const OpenFlags flags{.writable = true, .new_files = &files};
   const auto target = COIMG_TRY(open_operand(context, *output_, target_format_, false, flags));
   const CopyOptions options{.sparse_bytes = 0, .store_zeros = true, .window = part, .should_stop = [&signals] {
                               return signals.received() != 0;

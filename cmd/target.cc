@@ -1,14 +1,8 @@
 #include "cmd/target.h"
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
-#include <climits>
-#include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -88,21 +82,6 @@ Error explain_create_error(Error error, const TargetType& type) {
   const bool has_clusters = CreateOptions(type.format->create_options()).find_spec("cluster_size") != nullptr;
   return Error(EFBIG, fmt::format("The image size is too large for file format '{}'{}", type.format->name(),
                                   has_clusters ? " (try using a larger cluster size)" : ""));
-}
-
-TargetFile::TargetFile(const std::string& name) {
-  const ProtocolName parts = split_protocol(name);
-  if (parts.protocol.empty() || parts.protocol == "file") path_ = parts.rest;
-}
-
-void TargetFile::remove(const std::optional<BlockNode::FileIdentity>& identity) const {
-  if (path_.empty()) return;
-  const std::unique_ptr<char, decltype(&std::free)> real_path(realpath(path_.c_str(), nullptr), &std::free);
-  struct stat status{};
-  if (real_path == nullptr || lstat(real_path.get(), &status) != 0 || !S_ISREG(status.st_mode)) return;
-  const BlockNode::FileIdentity found{status.st_dev, status.st_ino};
-  if (identity.has_value() && !(found == *identity)) return;  // somebody has put another file there
-  if (unlink(real_path.get()) != 0) spdlog::warn("could not remove '{}': {}", path_, std::strerror(errno));
 }
 
 }  // namespace coimg

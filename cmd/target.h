@@ -1,4 +1,4 @@
-// Images that commands create: which drivers make them, with which options, and removing what did not become complete.
+// Images that commands create: which drivers make them, and with which options.
 #pragma once
 
 #include <optional>
@@ -35,20 +35,5 @@ Result<int> print_create_option_help(const CommandContext& context, const std::s
 
 /// Puts the words that a user needs on an image that is too large for its format; leaves other errors alone.
 Error explain_create_error(Error error, const TargetType& type);
-
-/// The host file of a target, to be removed when the command does not finish it: a cut-off image under the final name
-/// would pass for a complete one.
-class TargetFile {
- public:
-  /// `name` as given to create_image(). Targets that are no files (NBD) have nothing to remove.
-  explicit TargetFile(const std::string& name);
-
-  /// Removes the file if it is a regular one; what a symbolic link points to, not the link. With `identity` only if it
-  /// is that file. Best effort.
-  void remove(const std::optional<BlockNode::FileIdentity>& identity = std::nullopt) const;
-
- private:
-  std::string path_;  ///< empty: not a host file
-};
 
 }  // namespace coimg

@@ -2,9 +2,14 @@
 if(NOT COIMG_LINT)
   foreach(engine threads io_uring)
     add_test(NAME cli.${engine} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/run.sh $<TARGET_FILE:coimg>)
-    add_test(NAME cli_compat.${engine} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/compat.sh $<TARGET_FILE:coimg>)
-    set_tests_properties(cli.${engine} cli_compat.${engine} PROPERTIES
+    add_test(NAME killed.${engine} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/killed.sh $<TARGET_FILE:coimg>)
+    set_tests_properties(cli.${engine} killed.${engine} PROPERTIES
       SKIP_RETURN_CODE 77 TIMEOUT ${script_timeout} ENVIRONMENT COIMG_AIO=${engine})
+  endforeach()
+  foreach(slice 1 2 3 4 5 6)
+    add_test(NAME cli_compat.${slice} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/compat.sh $<TARGET_FILE:coimg>)
+    set_tests_properties(cli_compat.${slice} PROPERTIES
+      SKIP_RETURN_CODE 77 TIMEOUT ${script_timeout} ENVIRONMENT SLICE=${slice}/6)
   endforeach()
   add_test(NAME man_matches_help COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/man_matches_help.sh $<TARGET_FILE:coimg>)
   add_test(NAME cli_compat_coverage COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/cli/compat_coverage.sh $<TARGET_FILE:coimg>)

@@ -20,6 +20,7 @@
 #include "block/open.h"
 #include "block/protocol/host_file.h"
 #include "block/protocol/host_file_driver.h"
+#include "block/protocol/new_files.h"
 #include "block/util/buffer.h"
 #include "block/util/math.h"
 #include "coroutine/worker_pool.h"
@@ -132,8 +133,9 @@ void find_direct_alignment(HostFileSetup& setup) {
 /// Opens and examines. Blocks.
 Result<HostFileSetup> open_host_file(const std::string& filename, const OpenFlags& flags, bool devices_only) {
   HostFileSetup setup;
+  const auto unnamed = flags.new_files != nullptr ? flags.new_files->find(filename) : std::nullopt;
   const int access = (flags.writable ? O_RDWR : O_RDONLY) | (flags.direct ? O_DIRECT : 0);
-  setup.fd = UniqueFd(open(filename.c_str(), access | kOpenFlags));
+  setup.fd = UniqueFd(open(unnamed.value_or(filename).c_str(), access | kOpenFlags));
   const int open_error = errno;
 
   struct stat info{};
@@ -167,16 +169,6 @@ Result<HostFileSetup> open_host_file(const std::string& filename, const OpenFlag
   return setup;
 }
 
-/// Opens a file that is to be overwritten, making it when it is not there. Its content is not touched.
-Result<UniqueFd> open_for_creation(const std::string& filename, bool& created) {
-  constexpr mode_t kMode = 0644;
-  UniqueFd fd(open(filename.c_str(), O_RDWR | O_CREAT | O_EXCL | kOpenFlags, kMode));
-  created = fd.valid();
-  if (!fd.valid() && errno == EEXIST) fd = UniqueFd(open(filename.c_str(), O_RDWR | O_CREAT | kOpenFlags, kMode));
-  if (!fd.valid()) return Error::from_errno(errno, fmt::format("Could not create '{}'", filename));
-  return fd;
-}
-
 void set_nocow_best_effort(int fd) {
   int flags = 0;
   if (ioctl(fd, FS_IOC_GETFLAGS, &flags) != 0) return;
@@ -196,24 +188,14 @@ void set_extent_size_hint_best_effort(int fd, uint64_t bytes) {
   (void)ioctl(fd, FS_IOC_FSSETXATTR, &attributes);
 }
 
-/// Makes an empty file, or empties the one that is there once it is known that nobody else uses it. Blocks.
-Result<void> create_host_file(const std::string& filename, const CreateOptions& options, bool& created) {
-  const UniqueFd fd = COIMG_TRY(open_for_creation(filename, created));
+/// Begins an empty file. Blocks.
+Result<void> create_host_file(const std::string& filename, const CreateOptions& options, NewFiles& files) {
+  const int fd = COIMG_TRY(files.begin(filename));
   struct stat info{};
-  if (fstat(fd.get(), &info) != 0) return Error::from_errno(errno, fmt::format("Could not create '{}'", filename));
-  const auto kind = kind_of(info.st_mode);
-  if (!kind) return not_a_regular_file(filename);
-
-  FileLocks locks;
-  if (ofd_locks_available()) {
-    COIMG_TRY(locks.change(fd.get(), {kPermWrite | kPermResize, kPermAll & ~kPermResize}, filename));
-  }
-  if (*kind != HostFileKind::kRegular) return {};
-  if (ftruncate(fd.get(), 0) != 0) {
-    return Error::from_errno(errno, fmt::format("Could not create '{}'", filename));
-  }
-  if (options.boolean("nocow")) set_nocow_best_effort(fd.get());
-  set_extent_size_hint_best_effort(fd.get(), options.number("extent_size_hint").value_or(kDefaultExtentSizeHint));
+  if (fstat(fd, &info) != 0) return Error::from_errno(errno, fmt::format("Could not create '{}'", filename));
+  if (!S_ISREG(info.st_mode)) return {};
+  if (options.boolean("nocow")) set_nocow_best_effort(fd);
+  set_extent_size_hint_best_effort(fd, options.number("extent_size_hint").value_or(kDefaultExtentSizeHint));
   return {};
 }
 
@@ -256,10 +238,10 @@ class HostFileType final : public DriverType {
     return file;
   }
 
-  Result<void> create_file(const std::string& filename, const CreateOptions& options, bool& created) const
+  Result<void> create_file(const std::string& filename, const CreateOptions& options, NewFiles& files) const
       coroutine_fn override {
     if (filename.empty()) return Error(EINVAL, "The 'file' block driver requires a file name");
-    return co_run_on_worker([&] { return create_host_file(filename, options, created); });
+    return co_run_on_worker([&] { return create_host_file(filename, options, files); });
   }
 
  private:

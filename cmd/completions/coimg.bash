@@ -4,7 +4,7 @@ _coimg() {
   local cur prev words cword
   _init_completion -n = || return
 
-  local commands='amend batch bench bitmap check commit compare convert create dd info io map measure rebase resize snapshot'
+  local commands='amend batch bench bitmap check checksum commit compare convert create dd info io map measure rebase resize snapshot'
   local command='' word
   for word in "${words[@]:1:cword-1}"; do
     if [[ " $commands " == *" $word "* ]]; then
@@ -25,6 +25,12 @@ _coimg() {
     -f | -F | -O | --format)
       mapfile -t COMPREPLY < <(compgen -W 'raw qcow2 add-cow' -- "$cur")
       return
+      ;;
+    -a | --algorithm)
+      if [[ $command == checksum ]]; then
+        mapfile -t COMPREPLY < <(compgen -W 'sha256 blake2b xxh3' -- "$cur")
+        return
+      fi
       ;;
     -t | -T)
       mapfile -t COMPREPLY < <(compgen -W 'none writeback writethrough directsync unsafe' -- "$cur")
@@ -73,10 +79,11 @@ _coimg() {
       bitmap) options='-f --image-opts --object --add --remove --clear --enable --disable --merge -b --source-file -F
         --source-format -g --granularity -h --help' ;;
       check) options='-f --format --image-opts -U --force-share --object -q --output= -T -r --repair -h --help' ;;
+      checksum) options='-f --image-opts -U --force-share --object -a --algorithm --flat --output= -T -p -h --help' ;;
       commit) options='-f --image-opts --object -b -d -r -t -p -q -h --help' ;;
       compare) options='-f --image-opts -U --force-share --object -F -T -p -q -s -h --help' ;;
       convert) options='-f --image-opts -U --force-share --object -o -O -B -b -F -t -T -l -S -r -m --compression-level -c -C
-        -n -p -q -W --salvage --bitmaps --skip-broken-bitmaps --target-is-zero --target-image-opts -h --help' ;;
+        -n -p -q -W --salvage --verify --bitmaps --skip-broken-bitmaps --target-is-zero --target-image-opts -h --help' ;;
       create) options='-q -f -b -F -u -o --object -h --help' ;;
       dd) options='-f --image-opts -U --force-share --object -O -h --help' ;;
       info) options='-f --format --image-opts -U --force-share --object --output= --backing-chain -h --help' ;;

@@ -1,7 +1,7 @@
 # fish completion for coimg
 
 function __coimg_without_command
-    not __fish_seen_subcommand_from amend batch bench bitmap check commit compare convert create dd info io map measure rebase resize snapshot
+    not __fish_seen_subcommand_from amend batch bench bitmap check checksum commit compare convert create dd info io map measure rebase resize snapshot
 end
 
 set -l formats 'raw qcow2 add-cow'
@@ -18,6 +18,7 @@ complete -c coimg -n __coimg_without_command -f -a batch -d 'Run many commands, 
 complete -c coimg -n __coimg_without_command -f -a bench -d 'Time many equal requests to an image'
 complete -c coimg -n __coimg_without_command -f -a bitmap -d 'Manage the dirty bitmaps of an image'
 complete -c coimg -n __coimg_without_command -f -a check -d 'Check the consistency of an image'
+complete -c coimg -n __coimg_without_command -f -a checksum -d 'Print a digest of what a guest sees in an image'
 complete -c coimg -n __coimg_without_command -f -a commit -d 'Move what an overlay holds into its backing file'
 complete -c coimg -n __coimg_without_command -f -a compare -d 'Compare the contents of two images'
 complete -c coimg -n __coimg_without_command -f -a convert -d 'Copy images into another one, in any format'
@@ -94,6 +95,17 @@ complete -c coimg -n '__fish_seen_subcommand_from check' -x -l output -a 'human 
 complete -c coimg -n '__fish_seen_subcommand_from check' -x -s T -a $caches -d 'Cache mode'
 complete -c coimg -n '__fish_seen_subcommand_from check' -x -s r -l repair -a 'leaks all' -d 'Repair leaked clusters, or everything that can be repaired'
 
+complete -c coimg -n '__fish_seen_subcommand_from checksum' -s h -l help -d 'Show the options'
+complete -c coimg -n '__fish_seen_subcommand_from checksum' -x -s f -a $formats -d 'Format of the image'
+complete -c coimg -n '__fish_seen_subcommand_from checksum' -l image-opts -d 'Image operands are driver options, not names'
+complete -c coimg -n '__fish_seen_subcommand_from checksum' -s U -l force-share -d 'Open without locks'
+complete -c coimg -n '__fish_seen_subcommand_from checksum' -x -l object -d 'Define an object, such as a secret'
+complete -c coimg -n '__fish_seen_subcommand_from checksum' -x -s a -l algorithm -a 'sha256 blake2b xxh3' -d 'Algorithm'
+complete -c coimg -n '__fish_seen_subcommand_from checksum' -l flat -d 'Digest all bytes in a row, as sha256sum does'
+complete -c coimg -n '__fish_seen_subcommand_from checksum' -x -l output -a 'human json' -d 'Form of the report'
+complete -c coimg -n '__fish_seen_subcommand_from checksum' -x -s T -a $caches -d 'Cache mode'
+complete -c coimg -n '__fish_seen_subcommand_from checksum' -s p -d 'Show progress'
+
 complete -c coimg -n '__fish_seen_subcommand_from commit' -s h -l help -d 'Show the options'
 complete -c coimg -n '__fish_seen_subcommand_from commit' -x -s f -a $formats -d 'Format of the image'
 complete -c coimg -n '__fish_seen_subcommand_from commit' -l image-opts -d 'Image operands are driver options, not names'
@@ -138,6 +150,7 @@ complete -c coimg -n '__fish_seen_subcommand_from convert' -s n -d 'Do not creat
 complete -c coimg -n '__fish_seen_subcommand_from convert' -s p -d 'Show progress'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -s q -d 'Print nothing but errors'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -s W -d 'Allow writes out of order'
+complete -c coimg -n '__fish_seen_subcommand_from convert' -l verify -d 'Read the target back and compare it with the sources'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -l salvage -d 'Go on after read errors'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -l bitmaps -d 'Copy the persistent bitmaps too'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -l skip-broken-bitmaps -d 'Leave inconsistent ones out'

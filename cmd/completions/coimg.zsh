@@ -7,6 +7,7 @@ commands=(
   'bench:time many equal requests to an image'
   'bitmap:manage the dirty bitmaps of an image'
   'check:check the consistency of an image'
+  'checksum:print a digest of what a guest sees in an image'
   'commit:move what an overlay holds into its backing file'
   'compare:compare the contents of two images'
   'convert:copy images into another one, in any format'
@@ -109,6 +110,20 @@ case $state in
           '(-r --repair)'{-r,--repair=}'[repair leaked clusters, or everything that can be repaired]:what:(leaks all)' \
           '*:image:_files'
         ;;
+      checksum)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '-f[format of the image]:format:($formats)' \
+          '--image-opts[image operands are driver options, not names]' \
+          '(-U --force-share)'{-U,--force-share}'[open without locks]' \
+          '*--object=[define an object, such as a secret]:object:' \
+          '(-a --algorithm)'{-a,--algorithm=}'[algorithm]:name:(sha256 blake2b xxh3)' \
+          '--flat[digest all bytes in a row, as sha256sum does]' \
+          '--output=[form of the report]:form:(human json)' \
+          '-T[cache mode]:cache mode:($caches)' \
+          '-p[show progress]' \
+          '*:image:_files'
+        ;;
       commit)
         _arguments -s \
           '(- *)'{-h,--help}'[show the options]' \
@@ -161,6 +176,7 @@ case $state in
           '-p[show progress]' \
           '-q[print nothing but errors]' \
           '-W[allow writes out of order]' \
+          '--verify[read the target back and compare it with the sources]' \
           '--salvage[go on after read errors]' \
           '--bitmaps[copy the persistent bitmaps too]' \
           '--skip-broken-bitmaps[leave inconsistent ones out]' \

@@ -19,6 +19,7 @@
 
 #include "block/node.h"
 #include "block/protocol/file_locks.h"
+#include "block/protocol/new_files.h"
 #include "block/util/buffer.h"
 #include "block/util/math.h"
 #include "block/util/scope.h"
@@ -169,9 +170,8 @@ TEST_F(HostFileTest, WhatIsNoDiskIsRefusedWithoutBlocking) {
       EXPECT_EQ(open_error(path, flags).message(), "'file' driver requires '" + path + "' to be a regular file");
     }
     run_in_main_loop([&]() coroutine_fn {
-      bool created = false;
-      EXPECT_FALSE(type_->create_file(path, CreateOptions(type_->create_options()), created).ok());
-      EXPECT_FALSE(created);
+      NewFiles files;
+      EXPECT_FALSE(type_->create_file(path, CreateOptions(type_->create_options()), files).ok());
     });
   }
   alarm(0);
@@ -383,17 +383,6 @@ TEST_F(HostFileTest, DirectIoStatesItsAlignmentAndReadsTheTail) {
   });
 }
 
-TEST_F(HostFileTest, TheCreatorLearnsWhetherTheFileIsNew) {
-  run_in_main_loop([&]() coroutine_fn {
-    const CreateOptions options(type_->create_options());
-    bool created = false;
-    EXPECT_TRUE(type_->create_file(path_, options, created).ok());
-    EXPECT_TRUE(created);
-    EXPECT_TRUE(type_->create_file(path_, options, created).ok());
-    EXPECT_FALSE(created);
-  });
-}
-
 // --- locks ---------------------------------------------------------------------------------------------------------
 
 constexpr Permissions kWriter{kPermConsistentRead | kPermWrite | kPermResize, kPermAll & ~(kPermWrite | kPermResize)};
@@ -496,8 +485,8 @@ TEST_F(FileLocksTest, TheLengthIsReadAgainOnceOthersAreKeptOff) {
 TEST_F(FileLocksTest, CreatingOverAFileInUseDoesNotTouchIt) {
   const OtherProcess reader(path_, kReader);
   run_in_main_loop([&]() coroutine_fn {
-    bool created = false;
-    const auto result = type_->create_file(path_, CreateOptions(type_->create_options()), created);
+    NewFiles files;
+    const auto result = type_->create_file(path_, CreateOptions(type_->create_options()), files);
     EXPECT_EQ(result.error().message(), "Failed to get \"write\" lock");
   });
   EXPECT_EQ(std::filesystem::file_size(path_), 1U << 20);

@@ -10,6 +10,8 @@
 #                           be equal; and so that the list does not outlive its reasons, there has to be a difference
 #     needs FEATURE 'COMMAND'
 #                           the same as same, when the program has the feature: nbd, encryption
+# SLICE=K/N runs each Nth of them, from the Kth on. COIMG_AIO is set by turns, so that both I/O engines have their share;
+# where it is given it stays.
 # LIST=1 prints the command lines and runs nothing.
 set -u
 
@@ -34,16 +36,20 @@ ln -s "$(command -v qemu-io)" "$scratch/theirs/qemu-io"
 unset POSIXLY_CORRECT COIMG_LOG
 export LC_ALL=C TZ=UTC
 
-equal=0 different=0 allowed=0 current=
+equal=0 different=0 allowed=0 current= prepared= number=0
+slice=${SLICE:-1/1}
+engines=(${COIMG_AIO:-threads io_uring})
+
+group() { current=$1; }
 
 # Makes the files of a group once; every command starts with a copy.
-group() {
-  current=$1
-  [ -z "${LIST:-}" ] || return 0
+prepare() {
+  [ "$prepared" != "$current" ] || return 0
+  prepared=$current
   rm -rf "$scratch/template"
   mkdir "$scratch/template"
-  (cd "$scratch/template" && "setup_$1") >"$scratch/setup.log" 2>&1 ||
-    { echo "setting up group $1 failed:"; cat "$scratch/setup.log"; exit 1; }
+  (cd "$scratch/template" && "setup_$current") >"$scratch/setup.log" 2>&1 ||
+    { echo "setting up group $current failed:"; cat "$scratch/setup.log"; exit 1; }
 }
 
 # Whether to run what comes.
@@ -52,7 +58,10 @@ selected() {
     printf '%s\n' "$1"
     return 1
   fi
-  [ "$wanted" = "  " ] || [[ $wanted == *" $current "* ]]
+  [ "$wanted" = "  " ] || [[ $wanted == *" $current "* ]] || return 1
+  number=$((number + 1))
+  export COIMG_AIO=${engines[number / ${slice#*/} % ${#engines[@]}]}
+  [ $((number % ${slice#*/})) -eq $((${slice%/*} % ${slice#*/})) ] && prepare
 }
 
 # How long a request took, and how fast that was.

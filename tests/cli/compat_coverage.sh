@@ -13,7 +13,9 @@ case $lines in SKIP*) echo "$lines"; exit 77 ;; esac
 # What there is only here.
 ours='bench --object
 convert --compression-level
+convert --verify
 convert -b'
+our_commands='batch checksum io'  # of which io is compared with qemu-io
 
 # Options of a command, with all their names.
 options() {
@@ -23,7 +25,7 @@ options() {
 
 total=0
 for command in $("$coimg" --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'); do
-  [ "$command" != io ] || continue
+  [[ " $our_commands " != *" $command "* ]] || continue
   # One command a line, each with what follows it up to the next.
   calls=$(grep -oE "qemu-img $command( [^;|&]*)?$|qemu-img $command( [^;|&]*)" <<<"$lines" || true)
   count=$(grep -c "qemu-img $command\b" <<<"$lines" || true)

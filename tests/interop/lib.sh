@@ -55,3 +55,9 @@ scribble() {
   done
   qemu-io -f "$format" -d unmap "${commands[@]}" "$image" >/dev/null
 }
+
+# For tests that take long: lets what follows run with the other I/O engine.
+next_engine() {
+  if [ "${COIMG_AIO:-io_uring}" = threads ]; then COIMG_AIO=io_uring; else COIMG_AIO=threads; fi
+  export COIMG_AIO
+}

@@ -20,6 +20,7 @@ e2fsck -fn disk.raw >/dev/null 2>&1 || fail "the sample itself is not clean"
 digest=$(sha256sum <disk.raw | cut -d' ' -f1)
 
 for options in '' -c '-c -o compression_type=zstd' '-o cluster_size=4k'; do
+  next_engine
   # shellcheck disable=SC2086
   "$coimg" convert $options -f raw -O qcow2 disk.raw ours.qcow2
   qemu-img check -q ours.qcow2 || fail "$options: qemu-img check"

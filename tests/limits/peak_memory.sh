@@ -33,8 +33,10 @@ for type in zlib zstd; do
     peak "$image -> -c" "$coimg" convert -m 16 -c -O qcow2 -o "$options" "$image" out
     peak "compare raw with $image" "$coimg" compare source.raw "$image"
     peak "compare $image with itself" "$coimg" compare "$image" "$image"
+    peak "checksum $image" "$coimg" checksum "$image"
+    peak "raw -> $image -c --verify" "$coimg" convert -m 16 -c --verify -O qcow2 -o "$options" source.raw copy
     peak "check $image" "$coimg" check -q "$image"
-    rm -f "$image" out
+    rm -f "$image" out copy
   done
 done
 for cluster in 512 64k 2M; do
@@ -48,6 +50,7 @@ done
 peak "1 TiB -> raw" "$coimg" convert -O raw large.qcow2 out
 peak "1 TiB -> qcow2" "$coimg" convert -O qcow2 large.qcow2 copy
 peak "compare 1 TiB" "$coimg" compare large.qcow2 copy
+peak "checksum 1 TiB" "$coimg" checksum large.qcow2
 peak "check 1 TiB" "$coimg" check -q large.qcow2
 peak "map 1 TiB" "$coimg" map --output=json large.qcow2
 
@@ -56,6 +59,7 @@ limit_kib=$((65536 + 32768))
 "$coimg" create -q -f qcow2 -o cluster_size=2M largest.qcow2 2E
 peak "2 EiB -> qcow2" timeout 60 "$coimg" convert -O qcow2 -o cluster_size=2M largest.qcow2 copy
 peak "compare 2 EiB" timeout 60 "$coimg" compare largest.qcow2 copy
+peak "checksum 2 EiB" timeout 60 "$coimg" checksum largest.qcow2
 peak "check 2 EiB" timeout 60 "$coimg" check -q largest.qcow2
 peak "map 2 EiB" timeout 60 "$coimg" map --output=json largest.qcow2
 exit "$failed"

@@ -22,4 +22,6 @@ echo '--- named by the user'
 coimg --untrusted compare --image-opts \
   driver=qcow2,file.filename=evil.qcow2,backing.driver=raw,backing.file.filename=base.raw driver=raw,file.filename=base.raw
 coimg --untrusted map --image-opts driver=qcow2,file.filename=evil.qcow2,backing.driver=raw
+coimg --untrusted convert -f raw -O qcow2 -B base.raw -F raw base.raw made.qcow2 && echo 'what the user makes can name files'
+coimg --untrusted convert -n -f raw -O qcow2 base.raw evil.qcow2
 ls
