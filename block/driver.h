@@ -313,6 +313,8 @@ class DataFileOpener {
   virtual ~DataFileOpener() = default;
   /// Whether the user says which file it is; that goes before what the image says.
   [[nodiscard]] virtual bool named_by_user() const = 0;
+  /// Whether a name that the image has is followed; else the two below fail, unless the user names the file.
+  [[nodiscard]] virtual bool follows_stored_names() const { return true; }
   /// Whether open_image() knows the format, and a backing file may be in it.
   [[nodiscard]] virtual bool knows_format(std::string_view name) const = 0;
 
@@ -435,7 +437,13 @@ class DriverRegistry {
   /// 'vmdk'").
   [[nodiscard]] Result<const DriverType*> probe(std::span<const std::byte> head) const;
 
+  /// From now on images are taken for hostile: no file that only an image names is opened, and no format is recognised
+  /// by its contents, except to tell what an image is (OpenFlags::no_io).
+  void distrust_images() { trusts_images_ = false; }
+  [[nodiscard]] bool trusts_images() const { return trusts_images_; }
+
  private:
+  bool trusts_images_ = true;
   std::vector<std::unique_ptr<DriverType>> types_;
 };
 

@@ -138,6 +138,8 @@ class BlockNode {
   void protect_from_format_change(const DriverRegistry& registry) { protect_registry_ = &registry; }
   /// Limits this node's writes to `bytes_per_second`; 0 for no limit. `lifted`: see RateLimiter.
   void set_rate_limit(uint64_t bytes_per_second, std::function<bool()> lifted = {});
+  /// The same with a limit that is shared with other nodes of this context, and comes on top; empty for none.
+  void share_rate_limit(std::shared_ptr<class RateLimiter> limiter) { shared_rate_limiter_ = std::move(limiter); }
 
  private:
   Result<void> check_request(uint64_t offset, uint64_t bytes, bool write) const;
@@ -151,6 +153,7 @@ class BlockNode {
   Result<void> write_split(uint64_t offset, const IoVector& iov, PlacementOrder::Ticket* placement) coroutine_fn;
   Result<void> zero_piece(uint64_t offset, uint64_t bytes, const ZeroOptions& options) coroutine_fn;
   Result<void> write_zero_buffers(uint64_t offset, uint64_t bytes) coroutine_fn;
+  void take_rate(uint64_t bytes) coroutine_fn;
   Result<void> end_of_write(bool force_unit_access) coroutine_fn;
   [[nodiscard]] bool touches_protected_sector(uint64_t offset) const;
   Result<void> check_format_change(uint64_t offset, uint64_t bytes, const IoVector* iov) coroutine_fn;
@@ -170,6 +173,7 @@ class BlockNode {
   RequestTracker tracker_;  ///< what changes the image; reads need not wait for anybody
   const DriverRegistry* protect_registry_ = nullptr;
   std::unique_ptr<class RateLimiter> rate_limiter_;
+  std::shared_ptr<class RateLimiter> shared_rate_limiter_;
   uint64_t write_generation_ = 0;    ///< counts changes
   uint64_t flushed_generation_ = 0;  ///< the changes that the last flush made durable
   bool closed_ = false;

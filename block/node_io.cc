@@ -147,7 +147,7 @@ Result<void> BlockNode::co_pwritev(uint64_t offset, const IoVector& iov, const W
     const bool may_unmap = flags_.detect_zeroes == DetectZeroes::kUnmap && flags_.discard_unmap;
     COIMG_TRY(co_pwrite_zeroes(offset, iov.size(), {.may_unmap = may_unmap, .placement = options.placement}));
   } else {
-    if (rate_limiter_) rate_limiter_->take(iov.size());
+    take_rate(iov.size());
     COIMG_TRY(write_bytes(offset, iov, options.placement).in_file(subject()));
   }
   return end_of_write(options.force_unit_access);
@@ -160,7 +160,7 @@ Result<void> BlockNode::co_pwrite(uint64_t offset, std::span<const std::byte> me
 Result<void> BlockNode::co_pwrite_compressed(uint64_t offset, const IoVector& iov, const WriteOptions& options) {
   COIMG_TRY(check_request(offset, iov.size(), true));
   if (iov.size() == 0) return {};
-  if (rate_limiter_) rate_limiter_->take(iov.size());
+  take_rate(iov.size());
   {
     const TrackedRequest request(tracker_, offset, iov.size(), RangeMode::kShared);
     auto written = driver_->pwrite_compressed(
@@ -308,12 +308,18 @@ Result<void> BlockNode::zero_piece(uint64_t offset, uint64_t bytes, const ZeroOp
   return write_zero_buffers(offset, bytes);
 }
 
+/// Sleeps until so much may be written.
+void BlockNode::take_rate(uint64_t bytes) {
+  if (rate_limiter_) rate_limiter_->take(bytes);
+  if (shared_rate_limiter_) shared_rate_limiter_->take(bytes);
+}
+
 Result<void> BlockNode::write_zero_buffers(uint64_t offset, uint64_t bytes) {
   const uint64_t end = offset + bytes;
   while (offset < end) {
     // Up to a multiple of the buffer's size, so that only the first and the last write can be unaligned.
     const uint64_t step = std::min(align_down(offset, sizeof(zero_buffer)) + sizeof(zero_buffer), end) - offset;
-    if (rate_limiter_) rate_limiter_->take(step);
+    take_rate(step);
     COIMG_TRY(write_bytes(offset, IoVector(std::span<const std::byte>(zero_buffer).first(step)), nullptr));
     offset += step;
   }

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "block/open_layer.h"
+#include "block/protocol/new_files.h"
 #include "block/util/buffer.h"
 #include "block/warnings.h"
 
@@ -164,6 +165,9 @@ Result<const DriverType*> settle_format(OpenContext& context, const DriverType* 
                                         const OpenFlags& flags) coroutine_fn {
   COIMG_TRY(note_file(context, file));
   if (!format) {
+    if (!context.registry.trusts_images() && !flags.no_io) {
+      return Error(EPERM, "the format is not guessed from the contents of an image that is not trusted; name it");
+    }
     format = COIMG_TRY(probe_format(context.registry, file));
     if (flags.writable && format->name() == "raw") warn_about_probed_raw(file.filename());
   }
@@ -186,6 +190,16 @@ void name_node(OpenedLayer& layer, const DriverType& format, const Options& opti
   layer.node->set_filename(plain ? layer.node->file()->filename() : "json:" + layer.description.to_json());
 }
 
+/// An image that is not trusted opens nothing: what it names could be anybody's file. One that is just being made has
+/// the names that the user gave it.
+Result<void> check_stored_name(const OpenContext& context, const BlockNode& image, std::string_view role,
+                               const std::string& stored) {
+  if (context.registry.trusts_images()) return {};
+  const NewFiles* const made = image.flags().new_files;
+  if (made != nullptr && made->find(image.subject()).has_value()) return {};
+  return Error(EPERM, fmt::format("{} '{}' is named by an image that is not trusted, and not opened", role, stored));
+}
+
 /// Opens data files for the format of one layer.
 class LayerDataFile final : public DataFileOpener {
  public:
@@ -194,6 +208,7 @@ class LayerDataFile final : public DataFileOpener {
       : context_(context), node_(node), options_(std::move(options)) {}
 
   [[nodiscard]] bool named_by_user() const override { return !options_.empty(); }
+  [[nodiscard]] bool follows_stored_names() const override { return context_.registry.trusts_images(); }
 
   Result<BlockNode*> open(const std::string& stored_name) coroutine_fn override {
     OpenFlags flags = node_.flags();
@@ -245,6 +260,7 @@ class LayerDataFile final : public DataFileOpener {
   Result<OpenedLayer> open_node(const std::string& stored_name, const OpenFlags& flags) coroutine_fn {
     if (options_.has("")) return cannot_reference(options_);
     if (named_by_user()) return open_child(context_, std::move(options_), flags);
+    COIMG_TRY(check_stored_name(context_, node_, "Data file", stored_name));
     // Never a protocol or JSON: an image could lead anywhere with those.
     const ProtocolTarget target{COIMG_TRY(find_driver(context_.registry, "file")), stored_name};
     return open_protocol_node(context_, target, Options(), flags);
@@ -352,6 +368,7 @@ Error close_after_error(BlockNode& node, Error error) {
 
 Result<std::string> stored_file_path(const OpenContext& context, const BlockNode& image, std::string_view role,
                                      const std::string& stored, std::string_view option) {
+  COIMG_TRY(check_stored_name(context, image, role, stored));
   std::string name = resolve_backing_name(image.subject(), stored);
   const std::string protocol = split_protocol(name).protocol;
   if (protocol.empty() || protocol == "file") return name;

@@ -94,7 +94,9 @@ Result<std::unique_ptr<BlockNode>> AmendCommand::open(const CommandContext& cont
   if (node.ok() || image_.image_opts || option_list_.asks_for_help()) return node;
   const auto moved = find_moved_data_file(context, flags);
   if (!moved.ok() || !moved->has_value()) return node;
-  return open_image(context.registry, **moved).with_context(fmt::format("Could not open '{}'", operand_));
+  auto opened = open_image(context.registry, **moved).with_context(fmt::format("Could not open '{}'", operand_));
+  if (opened.ok()) note_opened(context, **opened);
+  return opened;
 }
 
 /// How to open the image with the data file that -o names; nothing when it has another problem than a missing one. The

@@ -18,7 +18,7 @@ enum ExitCode { kConsistent = 0, kNotChecked = 1, kCorrupt = 2, kLeaks = 3, kNoC
 class FindingPrinter final : public CheckReporter {
  public:
   explicit FindingPrinter(Console& console) : console_(console) {}
-  void finding(std::string_view line) override { console_.note(line); }
+  void finding(std::string_view line) override { console_.finding(line); }
 
  private:
   Console& console_;
@@ -104,6 +104,9 @@ class CheckCommand final : public Command {
     return "[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] "
            "filename";
   }
+  [[nodiscard]] CommandWork work() const override {
+    return repair_ == RepairMode::kNone ? CommandWork::kRead : CommandWork::kChange;
+  }
   void declare(OptionDeclarer& options) override;
   Result<void> prepare(const CommandContext& context, std::vector<std::string> operands) override;
   Result<int> run(CommandContext& context) coroutine_fn override;
@@ -150,6 +153,7 @@ Result<void> CheckCommand::prepare(const CommandContext& context, std::vector<st
 
 Result<int> CheckCommand::run(CommandContext& context) {
   OpenFlags flags{.force_share = image_.force_share, .check = true};
+  flags.no_backing = !context.registry.trusts_images();  // an overlay can be checked without what is below it
   flags.writable = flags.resizable = repair_ != RepairMode::kNone;
   cache_.apply_to(flags);
   const auto node = COIMG_TRY(open_operand(context, operand_, image_.format, image_.image_opts, flags));

@@ -40,6 +40,7 @@ class ChecksumCommand final : public Command {
     return "[--object objectdef] [--image-opts] [-f fmt] [-a algorithm] [--flat] [--output=ofmt] [-T src_cache] [-p] "
            "[-U] filename [filename2 [...]]";
   }
+  [[nodiscard]] CommandWork work() const override { return CommandWork::kRead; }
   void declare(OptionDeclarer& options) override;
   Result<void> prepare(const CommandContext& context, std::vector<std::string> operands) override;
   Result<int> run(CommandContext& context) coroutine_fn override;

@@ -13,6 +13,7 @@
 #include "cmd/help.h"
 #include "cmd/option_declarer.h"
 #include "cmd/tracing.h"
+#include "cmd/untrusted.h"
 
 namespace coimg {
 
@@ -69,7 +70,10 @@ std::optional<std::string> split_complaint(const GetoptResult& split) {
 
 }  // namespace
 
-CommandLine::CommandLine(CommandContext& context) : context_(context), commands_(make_commands()) {}
+CommandLine::CommandLine(CommandContext& context) : context_(context), commands_(make_commands()) {
+  if (!context.program.as_qemu_img) return;
+  std::erase_if(commands_, [](const auto& command) { return !command->known_to_qemu_img(); });
+}
 
 CommandLine::~CommandLine() = default;
 
@@ -90,6 +94,7 @@ std::optional<int> CommandLine::parse(std::span<const std::string> words) {
     return {};
   };
   options.parsed("-T,--trace", "SPEC", trace, "Trace to stderr");
+  if (!context_.program.as_qemu_img) declare_own_options(options);
 
   GetoptResult split = parse_like_getopt(getopt_table(app), words, OperandOrder::kStopAtFirst);
   std::optional<std::string> early;
@@ -99,13 +104,47 @@ std::optional<int> CommandLine::parse(std::span<const std::string> words) {
   }
   const Result<void> bound = bind(app, split.words);
   if (!bound.ok()) return context_.fail(1, bound.error());
+  if (options.first_error().has_value()) return context_.fail(1, *options.first_error());
   if (early.has_value()) {
     context_.console.out(*early == "--help" ? program_help(context_, commands_) : context_.program.version_text());
     return 0;
   }
   if (const auto complaint = split_complaint(split)) return usage_error(*complaint);
   if (split.operands.empty()) return 0;
-  return parse_command(split.operands.front(), std::span<const std::string>(split.operands).subspan(1));
+  const auto ended = parse_command(split.operands.front(), std::span<const std::string>(split.operands).subspan(1));
+  if (ended.has_value() || !untrusted_) return ended;
+  const Result<void> limited = limit_resources(limits_for_untrusted(command_->work()));
+  if (!limited.ok()) return context_.fail(1, limited.error());
+  return std::nullopt;
+}
+
+/// What qemu-img does not have.
+void CommandLine::declare_own_options(OptionDeclarer& options) {
+  const auto json_or_text = [this](std::string_view option, bool Console::Format::* wish) {
+    return [this, option, wish](const std::string& name) -> Result<void> {
+      if (name != "text" && name != "json") {
+        return Error(EINVAL, fmt::format("--{} must be used with text or json as argument.", option));
+      }
+      Console::Format format = context_.console.format();
+      format.*wish = name == "json";
+      context_.console.set_format(format);
+      if (format.json_log) trace_as_json();
+      return {};
+    };
+  };
+  options.parsed("--log-format", "FORMAT", json_or_text("log-format", &Console::Format::json_log),
+                 "How messages are written to stderr: text or json");
+  options.parsed("--progress", "FORMAT", json_or_text("progress", &Console::Format::json_progress),
+                 "json: progress as lines of JSON on stderr");
+  const auto distrust = [this] {
+    untrusted_ = true;
+    context_.registry.distrust_images();
+  };
+  options.action("--untrusted", distrust, "Images are hostile: open nothing that they name, and bound resources");
+}
+
+std::optional<int> CommandLine::parse_job(std::span<const std::string> words) {
+  return parse_command(words.front(), words.subspan(1));
 }
 
 std::optional<int> CommandLine::parse_command(const std::string& name, std::span<const std::string> words) {
@@ -113,6 +152,7 @@ std::optional<int> CommandLine::parse_command(const std::string& name, std::span
                                   [&name](const auto& candidate) { return candidate->name() == name; });
   if (found == commands_.end()) return usage_error(fmt::format("Command not found: {}", name));
   command_ = found->get();
+  context_.console.set_command(name);
 
   const Program& program = context_.program;
   CLI::App app(std::string(command_->summary()),

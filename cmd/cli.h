@@ -23,15 +23,20 @@ class CommandLine {
   /// prepared.
   std::optional<int> parse(std::span<const std::string> words);
 
+  /// The same for a command alone, as jobs of a batch are: its name and what follows, at least one word.
+  std::optional<int> parse_job(std::span<const std::string> words);
+
   [[nodiscard]] Command& command() { return *command_; }
 
  private:
   std::optional<int> parse_command(const std::string& name, std::span<const std::string> words);
+  void declare_own_options(OptionDeclarer& options);
   int usage_error(std::string message);
 
   CommandContext& context_;
   std::vector<std::unique_ptr<Command>> commands_;
   Command* command_ = nullptr;  ///< the one that was asked for
+  bool untrusted_ = false;
 };
 
 }  // namespace coimg

@@ -1,6 +1,7 @@
 // Command: one subcommand of the program.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -15,19 +16,33 @@
 namespace coimg {
 
 class OptionDeclarer;
+class RateLimiter;
 
 /// What commands work with. Outlives them.
 struct CommandContext {
-  const DriverRegistry& registry;
+  DriverRegistry& registry;
   Console& console;
   const Program& program;
   int fatal_signal = 0;  ///< set by a command that was stopped by a signal: the program ends by it
+
+  // The rest is for commands that run as jobs of a batch.
+  bool in_batch = false;
+  int stop_requested = 0;                                       ///< the command is to stop as if it got this signal
+  std::shared_ptr<RateLimiter> rate_limit = {};                 ///< of all writes to images; empty for none
+  std::function<void(const std::string& file)> on_output = {};  ///< called with files that the command may change
 
   /// Prints the error and returns the exit code, for commands whose codes tell failures apart.
   int fail(int exit_code, const Error& error) const {
     console.error(error);
     return exit_code;
   }
+};
+
+/// How much a command does with the images that it opens, which bounds the resources that it should need.
+enum class CommandWork {
+  kLook,    ///< metadata only
+  kRead,    ///< data too
+  kChange,  ///< writes
 };
 
 /// A subcommand: declares its options, checks its operands, and runs. An object serves one run.
@@ -50,8 +65,14 @@ class Command {
   /// Whether the last word is an operand whatever it looks like, as in "resize FILE -1G"; there have to be two then.
   [[nodiscard]] virtual bool last_word_is_operand() const { return false; }
 
+  /// Whether the command is there when the program stands in for qemu-img.
+  [[nodiscard]] virtual bool known_to_qemu_img() const { return true; }
+
   /// Whether qemu-img answers a bad option of this command with its help and success.
   [[nodiscard]] virtual bool forgives_bad_options() const { return false; }
+
+  /// Known when the options are bound.
+  [[nodiscard]] virtual CommandWork work() const { return CommandWork::kChange; }
 
   /// Declares the options and where their values go.
   virtual void declare(OptionDeclarer& options) = 0;
@@ -67,6 +88,7 @@ class Command {
 std::vector<std::unique_ptr<Command>> make_commands();
 
 std::unique_ptr<Command> make_amend_command();
+std::unique_ptr<Command> make_batch_command();
 std::unique_ptr<Command> make_bench_command();
 std::unique_ptr<Command> make_bitmap_command();
 std::unique_ptr<Command> make_check_command();

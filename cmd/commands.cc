@@ -6,6 +6,7 @@ namespace coimg {
 std::vector<std::unique_ptr<Command>> make_commands() {
   std::vector<std::unique_ptr<Command>> commands;
   commands.push_back(make_amend_command());
+  commands.push_back(make_batch_command());
   commands.push_back(make_bench_command());
   commands.push_back(make_bitmap_command());
   commands.push_back(make_check_command());

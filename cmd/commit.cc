@@ -133,7 +133,7 @@ Result<int> CommitCommand::commit(CommandContext& context, BlockNode& top, Block
     return Error(EINVAL, names_one ? "Image has all its clusters itself and does not use its backing file"
                                    : "Image does not have a backing file");
   }
-  const StopSignals signals([] {});
+  const StopSignals signals(context, [] {});
   const Result<void> copied = copy(top, *base, progress, signals);
   if (signals.received() != 0) {
     context.fatal_signal = signals.received();

@@ -84,7 +84,20 @@ Result<std::unique_ptr<BlockNode>> open_operand(const CommandContext& context, c
   if (image_opts && flags.force_share) COIMG_TRY(check_force_share(operand));
   const OpenRequest request{
       .name = {.text = operand, .is_option_string = image_opts}, .format = format.value_or(""), .flags = flags};
-  return open_image(context.registry, request).with_context(fmt::format("Could not open '{}'", operand));
+  auto node =
+      open_image(context.registry, request).in_file(operand).with_context(fmt::format("Could not open '{}'", operand));
+  if (node.ok()) note_opened(context, **node);
+  return node;
+}
+
+void note_opened(const CommandContext& context, BlockNode& node) {
+  for (BlockNode* layer = &node; layer != nullptr; layer = layer->backing()) {
+    if (!layer->flags().writable) continue;
+    layer->share_rate_limit(context.rate_limit);
+    if (!context.on_output) continue;
+    context.on_output(layer->subject());
+    if (layer->data_file() != nullptr) context.on_output(layer->data_file()->subject());
+  }
 }
 
 Result<std::string> take_one_operand(const CommandContext& context, std::vector<std::string> operands) {

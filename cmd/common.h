@@ -53,6 +53,9 @@ Result<std::unique_ptr<BlockNode>> open_operand(const CommandContext& context, c
                                                 const std::optional<std::string>& format, bool image_opts,
                                                 OpenFlags flags) coroutine_fn;
 
+/// What a batch wants of every image that one of its jobs opens. Called by open_operand().
+void note_opened(const CommandContext& context, BlockNode& node);
+
 /// Closes `node` and returns `result`, or what closing ran into when there is no error yet.
 template <typename T>
 Result<T> close_after(BlockNode& node, Result<T> result) coroutine_fn {

@@ -28,6 +28,7 @@ class CompareCommand final : public Command {
            "filename2";
   }
   [[nodiscard]] int option_error_exit_code() const override { return kNotOpened; }
+  [[nodiscard]] CommandWork work() const override { return CommandWork::kRead; }
   void declare(OptionDeclarer& options) override;
   Result<void> prepare(const CommandContext& context, std::vector<std::string> operands) override;
   Result<int> run(CommandContext& context) coroutine_fn override;
@@ -109,7 +110,7 @@ int CompareCommand::compare(CommandContext& context, BlockNode& first, BlockNode
         Comparison(second_is_longer ? second : first, nullptr, options).run(common, total);
     if (in_tail.kind != ComparisonFinding::Kind::kNone) return report(context, in_tail, second_is_longer ? 1 : 0);
   }
-  if (total != 0) progress.finish();
+  if (total != 0 || context.console.format().json_progress) progress.finish();
   say(context, "Images are identical.");
   return kSame;
 }

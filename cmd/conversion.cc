@@ -30,7 +30,7 @@ Conversion::Conversion(CommandContext& context, const ConvertRequest& request, P
       progress_(progress),
       backing_(request.backing),
       backing_format_(request.backing_format),
-      stop_signals_([this] { new_files_.discard(); }) {}
+      stop_signals_(context, [this] { new_files_.discard(); }) {}
 
 Result<int> Conversion::run() {
   Result<int> result = convert();

@@ -100,6 +100,7 @@ Result<void> CreateCommand::create(CommandContext& context) {
   if (!quiet_)
     context.console.out(fmt::format("Formatting '{}', fmt={} {}\n", *filename_, format_, options.describe()));
   COIMG_TRY(check_backing_format(context.registry, options));
+  if (context.on_output) context.on_output(*filename_);
   Result<void> result = create_image(context.registry, *type.format, *filename_, options);
   if (result.ok()) return {};
   return explain_create_error(std::move(result).error(), type);

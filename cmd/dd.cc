@@ -131,7 +131,7 @@ Result<int> DdCommand::copy(CommandContext& context, BlockNode& source) {
   }
 
   NewFiles files;
-  const StopSignals signals([&files] { files.discard(); });
+  const StopSignals signals(context, [&files] { files.discard(); });
   Result<void> outcome = create(context, type, part.bytes, files);
   if (outcome.ok() && part.bytes != 0) outcome = fill(context, source, part, files, signals);
   if (outcome.ok()) outcome = files.publish(/*durable=*/true);

@@ -14,8 +14,12 @@ Standard options:
     -h, --help          show this help and exit
     -V, --version       show the version and exit
     -T, --trace SPEC    trace to stderr: a level (trace, debug, info) or '*' for all
+)";
 
-Commands:
+/// What qemu-img does not have.
+constexpr std::string_view kOwnOptions = R"(    --log-format FORMAT how messages are written to stderr: text or json
+    --progress FORMAT   json: progress as lines of JSON on stderr
+    --untrusted         images are hostile: open nothing that they name, and bound resources
 )";
 
 constexpr std::string_view kParameters = R"(
@@ -40,6 +44,8 @@ std::string program_help(const CommandContext& context, const std::vector<std::u
   std::string text = context.program.version_text();
   text += fmt::format("usage: {} [standard options] command [command options]\n", context.program.name);
   text += kIntroduction;
+  if (!context.program.as_qemu_img) text += kOwnOptions;
+  text += "\nCommands:\n";
   for (const auto& command : commands) text += fmt::format("  {} {}\n", command->name(), command->syntax());
   text += kParameters;
 

@@ -43,6 +43,7 @@ class InfoCommand final : public Command {
   [[nodiscard]] std::string_view syntax() const override {
     return "[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename";
   }
+  [[nodiscard]] CommandWork work() const override { return CommandWork::kLook; }
   void declare(OptionDeclarer& options) override;
   Result<void> prepare(const CommandContext& context, std::vector<std::string> operands) override;
   Result<int> run(CommandContext& context) coroutine_fn override;
@@ -95,6 +96,10 @@ Result<std::vector<ImageReport>> InfoCommand::collect(const CommandContext& cont
     if (!report.resolved_backing.has_value()) {
       return Error(EINVAL,
                    fmt::format("Could not determine the path of backing file '{}'", report.info.backing_filename));
+    }
+    if (!context.registry.trusts_images()) {
+      return Error(EPERM, fmt::format("Backing file '{}' is named by an image that is not trusted, and not opened",
+                                      report.info.backing_filename));
     }
     next.emplace(Candidate{.name = *report.resolved_backing});
     if (!report.info.backing_format.empty()) next->format = report.info.backing_format;

@@ -75,6 +75,7 @@ void IoCommand::declare_mode(OptionDeclarer& options) {
 Result<void> IoCommand::prepare(const CommandContext& context, std::vector<std::string> operands) {
   if (trace_.has_value()) enable_tracing(*trace_, context.console);
   if (operands.size() > 1) return context.program.usage_error("Expecting one image file name");
+  if (context.in_batch && commands_.empty()) return Error(EINVAL, "a job has no standard input: give commands with -c");
   if (!operands.empty()) operand_ = std::move(operands.front());
   if (operand_.has_value() && image_.image_opts && image_.format.has_value()) {
     return Error(EINVAL, "--image-opts and -f are mutually exclusive");

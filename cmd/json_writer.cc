@@ -100,10 +100,24 @@ std::string JsonValue::render() const {
   return out;
 }
 
+std::string JsonValue::render_line() const {
+  std::string out;
+  render_to(out, kOneLine);
+  out += '\n';
+  return out;
+}
+
 void JsonValue::render_to(std::string& out, unsigned level) const {
-  const auto start_line = [&out](unsigned at_level) {
+  const bool one_line = level == kOneLine;
+  const unsigned inner = one_line ? level : level + 1;
+  const auto start_line = [&](unsigned at_level) {
+    if (one_line) return;
     out += '\n';
     out.append(size_t{4} * at_level, ' ');
+  };
+  const auto separate = [&](size_t index) {
+    if (index != 0) out += one_line ? ", " : ",";
+    start_line(inner);
   };
   const auto close = [&](char bracket) {
     start_line(level);
@@ -114,6 +128,8 @@ void JsonValue::render_to(std::string& out, unsigned level) const {
         using T = std::decay_t<decltype(value)>;
         if constexpr (std::is_same_v<T, bool>) {
           out += value ? "true" : "false";
+        } else if constexpr (std::is_same_v<T, double>) {
+          out += fmt::format("{:.2f}", value);
         } else if constexpr (std::is_integral_v<T>) {
           out += std::to_string(value);
         } else if constexpr (std::is_same_v<T, std::string>) {
@@ -121,18 +137,16 @@ void JsonValue::render_to(std::string& out, unsigned level) const {
         } else if constexpr (std::is_same_v<T, Array>) {
           out += '[';
           for (size_t i = 0; i < value.size(); ++i) {
-            if (i != 0) out += ',';
-            start_line(level + 1);
-            value[i].render_to(out, level + 1);
+            separate(i);
+            value[i].render_to(out, inner);
           }
           close(']');
         } else {
           out += '{';
           for (size_t i = 0; i < value.size(); ++i) {
-            if (i != 0) out += ',';
-            start_line(level + 1);
+            separate(i);
             out += quote_json(value[i].first) + ": ";
-            value[i].second.render_to(out, level + 1);
+            value[i].second.render_to(out, inner);
           }
           close('}');
         }

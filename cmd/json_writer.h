@@ -10,7 +10,8 @@
 
 namespace coimg {
 
-/// A JSON value. Members of objects keep the order in which they were added, as callers compare output bytewise.
+/// A JSON value; a double is finite, and shown with two decimals. Members of objects keep the order in which they were
+/// added, as callers compare output bytewise.
 class JsonValue {
  public:
   using Array = std::vector<JsonValue>;
@@ -20,6 +21,7 @@ class JsonValue {
   JsonValue(uint64_t number) : value_(number) {}                   // NOLINT(google-explicit-constructor)
   JsonValue(uint32_t number) : value_(uint64_t{number}) {}         // NOLINT(google-explicit-constructor)
   JsonValue(bool flag) : value_(flag) {}                           // NOLINT(google-explicit-constructor)
+  JsonValue(double number) : value_(number) {}                     // NOLINT(google-explicit-constructor)
   JsonValue(std::string text) : value_(std::move(text)) {}         // NOLINT(google-explicit-constructor)
   JsonValue(const char* text) : value_(std::string(text)) {}       // NOLINT(google-explicit-constructor)
   JsonValue(std::string_view text) : value_(std::string(text)) {}  // NOLINT(google-explicit-constructor)
@@ -36,10 +38,13 @@ class JsonValue {
 
   /// One member or element a line, 4 blanks a level, pure ASCII, a newline at the end.
   [[nodiscard]] std::string render() const;
+  /// The same on one line.
+  [[nodiscard]] std::string render_line() const;
 
  private:
-  using Storage = std::variant<int64_t, uint64_t, bool, std::string, Array, Object>;
+  using Storage = std::variant<int64_t, uint64_t, double, bool, std::string, Array, Object>;
   explicit JsonValue(Storage value) : value_(std::move(value)) {}
+  static constexpr unsigned kOneLine = ~0U;  ///< as a level
   void render_to(std::string& out, unsigned level) const;
 
   Storage value_;

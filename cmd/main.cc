@@ -16,6 +16,7 @@
 #include "cmd/program.h"
 #include "cmd/stop_signals.h"
 #include "cmd/tracing.h"
+#include "coroutine/coroutine.h"
 #include "coroutine/main_loop.h"
 #include "formats/registry.h"
 
@@ -72,7 +73,10 @@ int main(int argc, char** argv) {
   register_builtin_drivers(registry);
   const Program program = Program::of_process(argc > 0 ? argv[0] : nullptr);
   Console console(program.name, !program.as_qemu_img && !program.as_qemu_io);
-  set_warning_sink([&console](std::string_view file, const std::string& lines) { console.warning_lines(file, lines); });
+  set_warning_sink([&console](std::string_view file, const std::string& lines) {
+    auto* const of_job = static_cast<Console*>(Coroutine::inherited());  // set by a batch
+    (of_job != nullptr ? *of_job : console).warning_lines(file, lines);
+  });
   CommandContext context{.registry = registry, .console = console, .program = program};
   const int exit_code = run_program(context, std::vector<std::string>(argv + (argc > 0), argv + argc));
   if (context.fatal_signal != 0) die_of_signal(context.fatal_signal);

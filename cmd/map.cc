@@ -78,6 +78,7 @@ class MapCommand final : public Command {
     return "[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] "
            "[-U] filename";
   }
+  [[nodiscard]] CommandWork work() const override { return CommandWork::kRead; }
   void declare(OptionDeclarer& options) override;
   Result<void> prepare(const CommandContext& context, std::vector<std::string> operands) override;
   Result<int> run(CommandContext& context) coroutine_fn override;

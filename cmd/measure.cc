@@ -24,6 +24,7 @@ class MeasureCommand final : public Command {
            "[-l snapshot_param] filename]";
   }
   [[nodiscard]] bool forgives_bad_options() const override { return true; }
+  [[nodiscard]] CommandWork work() const override { return CommandWork::kRead; }
   void declare(OptionDeclarer& options) override;
   Result<void> prepare(const CommandContext& context, std::vector<std::string> operands) override;
   Result<int> run(CommandContext& context) coroutine_fn override;

@@ -137,7 +137,7 @@ Result<std::unique_ptr<BlockNode>> RebaseCommand::open_new_backing(const Command
 Result<int> RebaseCommand::copy(CommandContext& context, BlockNode& overlay, BlockNode* new_backing,
                                 Progress& progress) {
   COIMG_TRY(check_change(overlay));  // before a long copy, which would be for nothing
-  const StopSignals signals([] {});
+  const StopSignals signals(context, [] {});
   const RebaseCopyOptions options{
       .on_progress = [&progress](uint64_t done, uint64_t total) { progress.update(done, total); },
       .should_stop = [&signals] { return signals.received() != 0; }};

@@ -3,31 +3,59 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "coroutine/main_loop.h"
 
 namespace coimg {
 
-StopSignals::StopSignals(std::function<void()> before_death) : before_death_(std::move(before_death)) {
+namespace {
+
+/// All that live, and the signals that are handled for them.
+struct Listeners {
+  std::vector<StopSignals*> objects;
+  std::vector<int> handled;
+};
+
+Listeners& listeners() {
+  static Listeners all;
+  return all;
+}
+
+}  // namespace
+
+StopSignals::StopSignals(const CommandContext& context, std::function<void()> before_death)
+    : context_(context), before_death_(std::move(before_death)) {
+  Listeners& all = listeners();
+  all.objects.push_back(this);
+  if (all.objects.size() > 1) return;
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
     struct sigaction action{};
     if (sigaction(number, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) continue;
-    MainLoop::set_signal_handler(number, [this, number] { on_signal(number); });
-    handled_.push_back(number);
+    MainLoop::set_signal_handler(number, [number] { on_signal(number); });
+    all.handled.push_back(number);
   }
 }
 
 StopSignals::~StopSignals() {
-  for (const int number : handled_) MainLoop::set_signal_handler(number, nullptr);
+  Listeners& all = listeners();
+  std::erase(all.objects, this);
+  if (!all.objects.empty()) return;
+  for (const int number : all.handled) MainLoop::set_signal_handler(number, nullptr);
+  all.handled.clear();
 }
 
 void StopSignals::on_signal(int signal_number) {
-  if (received_ != 0) {
-    before_death_();
-    die_of_signal(signal_number);
+  const std::vector<StopSignals*>& objects = listeners().objects;
+  // One that began after the first signal has not been told yet; it does not keep the others alive.
+  const bool again = std::ranges::any_of(objects, [](const StopSignals* object) { return object->received_ != 0; });
+  for (StopSignals* const object : objects) {
+    if (again) object->before_death_();
+    object->received_ = signal_number;
   }
-  received_ = signal_number;
+  if (again) die_of_signal(signal_number);
 }
 
 void die_of_signal(int signal_number) {

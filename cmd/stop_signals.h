@@ -2,7 +2,8 @@
 #pragma once
 
 #include <functional>
-#include <vector>
+
+#include "cmd/command.h"
 
 namespace coimg {
 
@@ -10,22 +11,25 @@ namespace coimg {
 /// then ends by that signal. A second signal does not wait for the command: it calls `before_death` and ends the
 /// program on the spot. Signals that the program was started with as ignored (nohup) stay ignored.
 ///
-/// Context: the main loop is initialised; one object at a time.
+/// Where several commands run side by side, all are asked. A batch can ask one of them alone, through its context.
+///
+/// Context: the main loop is initialised.
 class StopSignals {
  public:
-  explicit StopSignals(std::function<void()> before_death);
+  /// `context` outlives the object.
+  StopSignals(const CommandContext& context, std::function<void()> before_death);
   ~StopSignals();
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
 
   /// The signal that asks to stop, or 0.
-  [[nodiscard]] int received() const { return received_; }
+  [[nodiscard]] int received() const { return received_ != 0 ? received_ : context_.stop_requested; }
 
  private:
-  void on_signal(int signal_number);
+  static void on_signal(int signal_number);
 
+  const CommandContext& context_;
   std::function<void()> before_death_;
-  std::vector<int> handled_;
   int received_ = 0;
 };
 

@@ -1,13 +1,17 @@
 #include "cmd/tracing.h"
 
 #include <fmt/format.h>
+#include <spdlog/formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
+
+#include "cmd/json_writer.h"
 
 namespace coimg {
 
@@ -21,7 +25,27 @@ std::optional<spdlog::level::level_enum> find_level(const std::string& name) {
   return level;
 }
 
+class JsonLineFormatter final : public spdlog::formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
+    const auto since_epoch = std::chrono::duration_cast<std::chrono::microseconds>(message.time.time_since_epoch());
+    const auto severity = spdlog::level::to_string_view(message.level);
+    JsonValue line = JsonValue::object();
+    line.add("type", "trace");
+    line.add("severity", std::string_view(severity.data(), severity.size()));
+    line.add("time-us", static_cast<uint64_t>(since_epoch.count()));
+    line.add("message", std::string_view(message.payload.data(), message.payload.size()));
+    const std::string text = line.render_line();
+    out.append(text.data(), text.data() + text.size());
+  }
+  [[nodiscard]] std::unique_ptr<spdlog::formatter> clone() const override {
+    return std::make_unique<JsonLineFormatter>();
+  }
+};
+
 }  // namespace
+
+void trace_as_json() { spdlog::default_logger()->set_formatter(std::make_unique<JsonLineFormatter>()); }
 
 void init_tracing() {
   auto logger = std::make_shared<spdlog::logger>("coimg", std::make_shared<spdlog::sinks::stderr_sink_mt>());

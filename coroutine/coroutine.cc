@@ -136,6 +136,7 @@ Coroutine* Coroutine::create(EntryFunction entry, void* argument, const char* na
   co->entry = entry;
   co->argument = argument;
   co->name = name;
+  if (thread.current != nullptr) co->inherited = Private::of(thread.current).inherited;
   co->context.store(thread.context, std::memory_order_relaxed);
   fiber_init(co->fiber_, stack, co, coroutine_main);
   stack->tenant = co;
@@ -156,6 +157,13 @@ void Coroutine::enter() {
   co.woken = {};
   if (ended) destroy(co);
   if (!woken.empty()) run_woken(woken, thread);
+}
+
+void Coroutine::set_inherited(void* pointer) { Private::of(self()).inherited = pointer; }
+
+void* Coroutine::inherited() {
+  const Coroutine* const co = thread_state().current;
+  return co != nullptr ? Private::of(co).inherited : nullptr;
 }
 
 void Coroutine::enter_if_inactive() {

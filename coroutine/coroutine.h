@@ -66,6 +66,11 @@ class Coroutine {
   /// Suspends the calling coroutine; control returns to the caller of enter(). Aborts outside a coroutine.
   static void yield() coroutine_fn;
 
+  /// A pointer that coroutines get from the one that creates them; the runtime makes no use of it. Null until it is set
+  /// in one of those above, and outside of coroutines.
+  static void set_inherited(void* pointer) coroutine_fn;
+  [[nodiscard]] static void* inherited();
+
   /// The running coroutine; never null inside one.
   static Coroutine* self() coroutine_fn;
 

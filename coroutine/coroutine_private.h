@@ -46,6 +46,7 @@ struct Coroutine::Private : Coroutine {
   EntryFunction entry = nullptr;
   void* argument = nullptr;
   const char* name = nullptr;
+  void* inherited = nullptr;
   Stack* stack;
 
   static Private& of(Coroutine* co) { return static_cast<Private&>(*co); }

@@ -225,8 +225,9 @@ class HostFileType final : public DriverType {
     if (lock && file_options.locking == Locking::kOn && !ofd_locks_available()) {
       return Error(ENOTSUP, "File locking is not supported by this system; use locking=auto or locking=off");
     }
-    HostFileSetup setup =
-        COIMG_TRY(co_run_on_worker([&] { return open_host_file(args.filename, args.flags, devices_only_); }));
+    HostFileSetup setup = COIMG_TRY(co_run_on_worker([&] {
+                                      return open_host_file(args.filename, args.flags, devices_only_);
+                                    }).in_file(args.filename));
     if (args.node) {
       args.node->set_file_identity({setup.device, setup.inode});
       args.node->set_filename(display_path(args.filename));

@@ -4,7 +4,7 @@ _coimg() {
   local cur prev words cword
   _init_completion -n = || return
 
-  local commands='amend bench bitmap check checksum commit compare convert create dd info io map measure rebase resize snapshot'
+  local commands='amend batch bench bitmap check checksum commit compare convert create dd info io map measure rebase resize snapshot'
   local command='' word
   for word in "${words[@]:1:cword-1}"; do
     if [[ " $commands " == *" $word "* ]]; then
@@ -13,7 +13,11 @@ _coimg() {
     fi
   done
   if [[ -z $command ]]; then
-    mapfile -t COMPREPLY < <(compgen -W "$commands --help --version --trace" -- "$cur")
+    if [[ $prev == --log-format || $prev == --progress ]]; then
+      mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur")
+      return
+    fi
+    mapfile -t COMPREPLY < <(compgen -W "$commands --help --version --trace --log-format --progress --untrusted" -- "$cur")
     return
   fi
 
@@ -69,6 +73,7 @@ _coimg() {
     local options
     case $command in
       amend) options='-f --image-opts --object -o -t -p -q --force -h --help' ;;
+      batch) options='-j --jobs -r --rate-limit --retries -k --keep-going --state --resume -n --dry-run --output= -h --help' ;;
       bench) options='-f --image-opts -U --force-share --object -c -d --flush-interval --no-drain --pattern -o -s -S -w -t
         -i -n -q -h --help' ;;
       bitmap) options='-f --image-opts --object --add --remove --clear --enable --disable --merge -b --source-file -F

@@ -1,7 +1,7 @@
 # fish completion for coimg
 
 function __coimg_without_command
-    not __fish_seen_subcommand_from amend bench bitmap check checksum commit compare convert create dd info io map measure rebase resize snapshot
+    not __fish_seen_subcommand_from amend batch bench bitmap check checksum commit compare convert create dd info io map measure rebase resize snapshot
 end
 
 set -l formats 'raw qcow2 add-cow'
@@ -10,7 +10,11 @@ set -l caches 'none writeback writethrough directsync unsafe'
 complete -c coimg -n __coimg_without_command -s h -l help -d 'Show help'
 complete -c coimg -n __coimg_without_command -s V -l version -d 'Show the version'
 complete -c coimg -n __coimg_without_command -x -s T -l trace -a 'trace debug info' -d 'Trace to stderr'
+complete -c coimg -n __coimg_without_command -x -l log-format -a 'text json' -d 'How messages are written to stderr'
+complete -c coimg -n __coimg_without_command -x -l progress -a 'text json' -d 'Progress as lines of JSON on stderr'
+complete -c coimg -n __coimg_without_command -l untrusted -d 'Images are hostile'
 complete -c coimg -n __coimg_without_command -f -a amend -d 'Change creation options of an image'
+complete -c coimg -n __coimg_without_command -f -a batch -d 'Run many commands, in an order that they allow'
 complete -c coimg -n __coimg_without_command -f -a bench -d 'Time many equal requests to an image'
 complete -c coimg -n __coimg_without_command -f -a bitmap -d 'Manage the dirty bitmaps of an image'
 complete -c coimg -n __coimg_without_command -f -a check -d 'Check the consistency of an image'
@@ -37,6 +41,16 @@ complete -c coimg -n '__fish_seen_subcommand_from amend' -x -s t -a $caches -d '
 complete -c coimg -n '__fish_seen_subcommand_from amend' -s p -d 'Show progress'
 complete -c coimg -n '__fish_seen_subcommand_from amend' -s q -d 'Print nothing but errors'
 complete -c coimg -n '__fish_seen_subcommand_from amend' -l force -d 'Allow changes that may lock you out of an encrypted image'
+
+complete -c coimg -n '__fish_seen_subcommand_from batch' -s h -l help -d 'Show the options'
+complete -c coimg -n '__fish_seen_subcommand_from batch' -x -s j -l jobs -d 'How many run at once'
+complete -c coimg -n '__fish_seen_subcommand_from batch' -x -s r -l rate-limit -d 'Bytes a second that all together write'
+complete -c coimg -n '__fish_seen_subcommand_from batch' -x -l retries -d 'How often a job that fails is run again'
+complete -c coimg -n '__fish_seen_subcommand_from batch' -s k -l keep-going -d 'Go on after a failure'
+complete -c coimg -n '__fish_seen_subcommand_from batch' -r -l state -d 'Remember in this file what was done'
+complete -c coimg -n '__fish_seen_subcommand_from batch' -l resume -d 'Leave out what was done'
+complete -c coimg -n '__fish_seen_subcommand_from batch' -s n -l dry-run -d 'Only show what would be run'
+complete -c coimg -n '__fish_seen_subcommand_from batch' -x -l output -a 'human json' -d 'How it is shown'
 
 complete -c coimg -n '__fish_seen_subcommand_from bench' -s h -l help -d 'Show the options'
 complete -c coimg -n '__fish_seen_subcommand_from bench' -x -s f -a $formats -d 'Format of the image'

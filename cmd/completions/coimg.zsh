@@ -3,6 +3,7 @@
 local -a commands formats caches
 commands=(
   'amend:change creation options of an image'
+  'batch:run many commands, in an order that they allow'
   'bench:time many equal requests to an image'
   'bitmap:manage the dirty bitmaps of an image'
   'check:check the consistency of an image'
@@ -24,6 +25,8 @@ formats=(raw qcow2 add-cow)
 caches=(none writeback writethrough directsync unsafe)
 
 _arguments -C '(- *)'{-h,--help}'[show help]' '(- *)'{-V,--version}'[show the version]' {-T,--trace}'[trace to stderr]:level:(trace debug info)' \
+  '--log-format[how messages are written]:format:(text json)' '--progress[progress as JSON on stderr]:format:(text json)' \
+  '--untrusted[images are hostile]' \
   '1:command:->command' '*::argument:->argument'
 case $state in
   command) _describe command commands ;;
@@ -41,6 +44,19 @@ case $state in
           '-q[print nothing but errors]' \
           '--force[allow changes that may lock you out of an encrypted image]' \
           '*:image:_files'
+        ;;
+      batch)
+        _arguments -s \
+          '(- *)'{-h,--help}'[show the options]' \
+          '(-j --jobs)'{-j,--jobs=}'[how many run at once]:n:' \
+          '(-r --rate-limit)'{-r,--rate-limit=}'[bytes a second that all together write]:rate:' \
+          '--retries=[how often a job that fails is run again]:n:' \
+          '(-k --keep-going)'{-k,--keep-going}'[go on after a failure]' \
+          '--state=[remember in this file what was done]:file:_files' \
+          '--resume[leave out what was done]' \
+          '(-n --dry-run)'{-n,--dry-run}'[only show what would be run]' \
+          '--output=[how it is shown]:format:(human json)' \
+          '*:jobs:_files'
         ;;
       bench)
         _arguments -s \

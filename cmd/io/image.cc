@@ -10,6 +10,7 @@
 #include "block/open.h"
 #include "block/util/math.h"
 #include "block/util/unique_fd.h"
+#include "cmd/common.h"
 #include "cmd/target.h"
 
 namespace coimg {
@@ -84,6 +85,7 @@ Result<void> IoImage::open(const CommandContext& context, IoTarget target, IoOpe
   mode_ = mode;
   const std::string failure = target_.name.has_value() ? "can't open device " + *target_.name : "can't open";
   node_ = COIMG_TRY(open_node(context).with_context(failure));
+  note_opened(context, *node_);
   // When it is opened again nothing is to be guessed.
   if (!mode_.snapshot) target_.format = node_->type().name();
   return {};

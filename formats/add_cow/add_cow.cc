@@ -34,6 +34,9 @@ Result<std::unique_ptr<AddCow>> AddCow::open(const DriverType& type, DriverType:
 
   std::unique_ptr<AddCow> image(new AddCow(type, args, std::move(parsed)));
   if (!image->faults_.empty()) return image;
+  // The names can be shown without their files; the size cannot.
+  const bool may_open = args.data_file->named_by_user() || args.data_file->follows_stored_names();
+  if (args.flags.no_io && !may_open) return image;
   auto opened = image->open_image_file(args);
   if (opened.ok()) return image;
   if (!args.flags.check) return std::move(opened).error();

@@ -14,7 +14,7 @@ Result<ImageInfo> AddCow::info() {
   info.backing_filename = header_.backing_file;
   info.backing_format = header_.backing_format;
   info.backing_unused = all_allocated_ || flags_.check;
-  if (!image_ || !flags_.no_io) return info;  // the rest is for those who look at nothing else, as it takes its time
+  if (!flags_.no_io) return info;  // the rest is for those who look at nothing else, as it takes its time
 
   InfoTree tree;
   auto add = [&tree](std::string key, auto value) { tree.fields.push_back({std::move(key), std::move(value)}); };
@@ -22,6 +22,11 @@ Result<ImageInfo> AddCow::info() {
   add("image-file", header_.image_file);
   if (resolved != header_.image_file) add("full-image-file", resolved);
   add("image-format", header_.image_format);
+  if (!image_) {
+    add("size-known", false);  // it is that of the image file, which was not opened
+    info.format_specific = std::move(tree);
+    return info;
+  }
   const auto stored_bytes = image_->co_allocated_file_size();
   if (stored_bytes.ok() && *stored_bytes) add("image-actual-size", static_cast<int64_t>(**stored_bytes));
   add("all-allocated", all_allocated_);

@@ -50,6 +50,12 @@ compare fish commands "$commands" \
   "$(sed -nE 's/^complete -c coimg -n __coimg_without_command -f -a ([a-z]+) .*/\1/p' "$completions/coimg.fish" | words)"
 compare fish "the list of commands" "$commands" \
   "$(sed -n 's/^    not __fish_seen_subcommand_from //p' "$completions/coimg.fish" | tr ' ' '\n' | words)"
+global_options=$("$coimg" --help | sed '/^Commands:/,$d' | grep -oE -- '--[a-z-]+' | words)
+compare bash "the global options" "$global_options" "$(offered_by_bash coimg -)"
+compare zsh "the global options" "$global_options" \
+  "$(sed -n '/^_arguments -C/,/:->command/p' "$completions/coimg.zsh" | grep -oE -- '--[a-z-]+' | words)"
+compare fish "the global options" "$global_options" \
+  "$(sed -nE 's/^complete -c coimg -n __coimg_without_command .*-l ([a-z-]+) .*/--\1/p' "$completions/coimg.fish" | words)"
 for command in $commands; do
   in_help=$(options_in_help "$command")
   compare bash "$command" "$in_help" "$(offered_by_bash coimg "$command" -)"

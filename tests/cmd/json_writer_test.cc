@@ -55,5 +55,15 @@ TEST(JsonWriterTest, KeepsTheOrderOfMembersAndIndentsByFour) {
 
 TEST(JsonWriterTest, EmptyListsTakeTwoLines) { EXPECT_EQ(JsonValue::array().render(), "[\n]\n"); }
 
+TEST(JsonWriterTest, WritesOneLineToo) {
+  JsonValue list = JsonValue::array();
+  list.append(1.0);
+  list.append(2.345);
+  JsonValue root = JsonValue::object();
+  root.add("a", "x\ny");
+  root.add("b", std::move(list));
+  EXPECT_EQ(root.render_line(), "{\"a\": \"x\\ny\", \"b\": [1.00, 2.35]}\n");
+}
+
 }  // namespace
 }  // namespace coimg

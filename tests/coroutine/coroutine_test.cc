@@ -54,6 +54,31 @@ TEST(CoroutineTest, SelfIsNullOutsideAndTheRunningOneInside) {
   EXPECT_EQ(Coroutine::self_or_null(), nullptr);
 }
 
+TEST(CoroutineTest, WhatIsInheritedComesFromTheOneThatCreatesIt) {
+  int first = 0, second = 0;
+  void* of_child = nullptr;
+  void* of_grandchild = nullptr;
+  void* of_other = &first;
+  Coroutine* child = nullptr;
+  Coroutine* const parent = Coroutine::create([&]() coroutine_fn {
+    EXPECT_EQ(Coroutine::inherited(), nullptr);
+    Coroutine::set_inherited(&first);
+    child = Coroutine::create([&]() coroutine_fn {
+      of_child = Coroutine::inherited();
+      Coroutine::create([&]() coroutine_fn { of_grandchild = Coroutine::inherited(); })->enter();
+    });
+    Coroutine::set_inherited(&second);
+    EXPECT_EQ(Coroutine::inherited(), &second);
+  });
+  parent->enter();
+  child->enter();
+  Coroutine::create([&]() coroutine_fn { of_other = Coroutine::inherited(); })->enter();
+  EXPECT_EQ(of_child, &first) << "as it was when the coroutine was created";
+  EXPECT_EQ(of_grandchild, &first);
+  EXPECT_EQ(of_other, nullptr);
+  EXPECT_EQ(Coroutine::inherited(), nullptr);
+}
+
 TEST(CoroutineTest, KnowsItsNameAndItsContext) {
   std::string name;
   AioContext* context = nullptr;
