@@ -5,8 +5,8 @@ for i in 1 2 3 4; do
 done >jobs
 for signal in INT TERM; do
   env --default-signal=INT coimg batch -j 3 --state state jobs >"out.$signal" &
-  until [ -s 1.qcow2 ] && [ -s 3.qcow2 ]; do sleep 0.05; done
-  sleep 0.5
+  until [ "$(ls -l /proc/$!/fd 2>/dev/null | grep -c a.raw)" -ge 3 ]; do sleep 0.05; done
+  sleep 1
   kill -$signal $!
   timeout 50 tail --pid=$! -f /dev/null || { echo "$signal: still running"; kill -KILL $!; }
   wait $!

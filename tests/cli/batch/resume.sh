@@ -19,7 +19,7 @@ again
 yes | head -c 4M >large.raw
 echo '{"id": "slow", "command": "convert -f raw -O raw -S 0 -r 1k large.raw slow.raw"}' >slow
 coimg batch --state busy slow >/dev/null 2>&1 &
-until [ -s slow.raw ]; do sleep 0.05; done
+until ls -l /proc/$!/fd 2>/dev/null | grep -q large.raw; do sleep 0.05; done
 coimg batch --state busy jobs 2>&1
 kill $!
 wait $! || true
