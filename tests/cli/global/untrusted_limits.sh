@@ -1,4 +1,5 @@
 # coimg only
+# not sanitized
 # The limits are those of the manual; lower ones stay.
 truncate -s 1M a.raw
 limits() { grep -E 'cpu time|file size|core|address' "/proc/$1/limits" | sed -E 's/ +[a-z]+ *$//; s/  +/ /g'; }
