@@ -4,28 +4,21 @@
 #include "block/checksum.h"
 
 #include <algorithm>
-#include <cstring>
-#include <optional>
-#include <utility>
+#include <memory>
 #include <vector>
 
-#include "block/copy_plan.h"
-#include "block/placement.h"
+#include "block/chunk_queue.h"
 #include "block/transfer_size.h"
 #include "block/tree_digest.h"
 #include "block/util/buffer.h"
 #include "block/util/math.h"
 #include "coroutine/co_group.h"
-#include "coroutine/co_mutex.h"
-#include "coroutine/co_sleep.h"
 #include "coroutine/worker_pool.h"
 
 namespace coimg {
 
 namespace {
 
-// After so many chunks a worker lets the event loop run, which an image of many small runs would keep from its signals.
-constexpr unsigned kChunksPerTurn = 64;
 constexpr uint64_t kPieceBytes = TreeDigest::kPieceBytes;
 // Zeros are hashed in steps of this, where they have to be hashed.
 constexpr uint64_t kZeroStepBytes = 16 * kMiB;
@@ -99,9 +92,10 @@ class ChecksumJob {
         options_(options),
         size_(transfer_size(
             {.unit = kPieceBytes, .decode_unit = node.chain_compression_unit(), .most_workers = options.workers})),
-        plan_(source_, {.granularity = kPieceBytes,
-                        .chunk_bytes = size_.chunk_bytes,
-                        .idle_chunk_bytes = options.flat ? kZeroStepBytes : align_down(kMaxFileOffset, kPieceBytes)}) {
+        chunks_(source_,
+                {.granularity = kPieceBytes,
+                 .chunk_bytes = size_.chunk_bytes,
+                 .idle_chunk_bytes = options.flat ? kZeroStepBytes : align_down(kMaxFileOffset, kPieceBytes)}) {
     if (options.flat) {
       summary_ = std::make_unique<FlatSummary>(options.algorithm);
     } else {
@@ -118,52 +112,21 @@ class ChecksumJob {
   }
 
  private:
-  struct Assignment {
-    CopyChunk chunk;
-    PlacementOrder::Ticket ticket;
-  };
-
   Result<void> work() coroutine_fn {
     AlignedBuffer buffer(size_.chunk_bytes);
-    for (unsigned chunks = 1; !group_.should_stop(); ++chunks) {
-      if (chunks % kChunksPerTurn == 0) co_sleep_ns(ClockType::kMonotonic, 0);
-      auto assignment = COIMG_TRY(take_chunk());
-      if (!assignment) break;
-      COIMG_TRY(add(assignment->chunk, buffer.span().first(std::min(assignment->chunk.bytes, size_.chunk_bytes)),
-                    assignment->ticket));
-      done_ += assignment->chunk.bytes;
+    while (!group_.should_stop()) {
+      auto item = COIMG_TRY(chunks_.take());
+      if (!item) break;
+      const CopyChunk& chunk = item->chunk;
+      if (chunk.only(CopyKind::kZero)) {
+        summary_->add_zeros(chunk.bytes, item->ticket);
+      } else {
+        COIMG_TRY(source_.read_chunk(chunk, buffer.span().first(chunk.bytes)));
+        summary_->add(buffer.span().first(chunk.bytes), item->ticket);
+      }
+      done_ += chunk.bytes;
       if (options_.on_progress) options_.on_progress(done_, source_.length());
     }
-    return {};
-  }
-
-  /// Chunk and ticket are taken together, so that tickets are in guest order.
-  Result<std::optional<Assignment>> take_chunk() coroutine_fn {
-    CoMutexGuard guard(plan_lock_);
-    auto chunk = plan_.next();
-    if (!chunk.ok()) {
-      return std::move(chunk).error().with_context("error while reading block status at offset " +
-                                                   std::to_string(plan_.position()));
-    }
-    if (!*chunk) return std::optional<Assignment>();
-    return std::optional<Assignment>(Assignment{std::move(**chunk), PlacementOrder::Ticket(order_)});
-  }
-
-  Result<void> add(const CopyChunk& chunk, std::span<std::byte> memory, PlacementOrder::Ticket& ticket) coroutine_fn {
-    if (chunk.only(CopyKind::kZero)) {
-      summary_->add_zeros(chunk.bytes, ticket);
-      return {};
-    }
-    for (const CopyRun& run : chunk.runs) {
-      const std::span<std::byte> part = memory.subspan(run.offset - chunk.offset, run.bytes);
-      if (run.kind == CopyKind::kData) {
-        COIMG_TRY(
-            source_.read(run.offset, part).with_context("error while reading at byte " + std::to_string(run.offset)));
-      } else {
-        std::memset(part.data(), 0, part.size());
-      }
-    }
-    summary_->add(memory, ticket);
     return {};
   }
 
@@ -172,9 +135,7 @@ class ChecksumJob {
   const TransferSize size_;
   std::unique_ptr<Summary> summary_;
 
-  CoMutex plan_lock_;
-  CopyPlan plan_ CO_GUARDED_BY(plan_lock_);
-  PlacementOrder order_;
+  ChunkQueue chunks_;
   CoTryGroup<Result<void>> group_;
   uint64_t done_ = 0;
 };

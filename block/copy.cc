@@ -6,12 +6,11 @@
 #include <algorithm>
 #include <optional>
 
-#include "block/copy_plan.h"
+#include "block/chunk_queue.h"
 #include "block/transfer_size.h"
 #include "block/util/buffer.h"
 #include "block/util/math.h"
 #include "coroutine/co_group.h"
-#include "coroutine/co_mutex.h"
 #include "coroutine/co_sleep.h"
 
 namespace coimg {
@@ -22,8 +21,8 @@ namespace {
 constexpr uint64_t kZeroUnit = 4096;
 // What is zeroed in one step: long enough to cost nothing, short enough to be interrupted.
 constexpr uint64_t kMaxZeroStep = kGiB;
-// After so many chunks a worker lets the event loop run, which an image of many small runs would keep from its signals.
-constexpr unsigned kChunksPerTurn = 64;
+// After so many of these steps the event loop runs.
+constexpr uint64_t kZeroStepsPerTurn = 64;
 
 uint64_t largest_compression_unit(const std::vector<BlockNode*>& sources) {
   uint64_t largest = 0;
@@ -43,14 +42,14 @@ class CopyJob {
                              .decode_unit = largest_compression_unit(sources),
                              .buffers = (options.compress ? 2U : 1U) + (options.leave_equal ? 1U : 0U),
                              .most_workers = options.workers})),
-        plan_(sources_,
-              // What the target's backing file shows is left alone to the cluster.
-              {.granularity = options.compress && options.target_has_backing ? target.limits().zero_alignment : unit_,
-               .chunk_bytes = size_.chunk_bytes,
-               .idle_chunk_bytes = options.store_zeros ? size_.chunk_bytes : align_down(kMaxFileOffset, unit_),
-               .top_layer_only = options.target_has_backing,
-               .above = options.above,
-               .whole_units = options.compress}) {}
+        chunks_(sources_,
+                // What the target's backing file shows is left alone to the cluster.
+                {.granularity = options.compress && options.target_has_backing ? target.limits().zero_alignment : unit_,
+                 .chunk_bytes = size_.chunk_bytes,
+                 .idle_chunk_bytes = options.store_zeros ? size_.chunk_bytes : align_down(kMaxFileOffset, unit_),
+                 .top_layer_only = options.target_has_backing,
+                 .above = options.above,
+                 .whole_units = options.compress}) {}
 
   Result<void> run() coroutine_fn {
     for (unsigned i = 0; i < size_.workers; ++i) {
@@ -62,11 +61,6 @@ class CopyJob {
   }
 
  private:
-  struct Assignment {
-    CopyChunk chunk;
-    PlacementOrder::Ticket ticket;
-  };
-
   /// Memory of a worker.
   struct Buffers {
     AlignedBuffer source;
@@ -76,8 +70,7 @@ class CopyJob {
   void work() coroutine_fn {
     Buffers buffers{.source = AlignedBuffer(size_.chunk_bytes),
                     .target = AlignedBuffer(options_.leave_equal ? size_.chunk_bytes : 0)};
-    for (unsigned chunks = 1; !group_.should_stop(); ++chunks) {
-      if (chunks % kChunksPerTurn == 0) co_sleep_ns(ClockType::kMonotonic, 0);
+    while (!group_.should_stop()) {
       auto step = do_next_chunk(buffers);
       if (!step.ok()) {
         fail(std::move(step).error());
@@ -90,10 +83,10 @@ class CopyJob {
   /// Returns false when there is nothing left to do.
   Result<bool> do_next_chunk(Buffers& buffers) coroutine_fn {
     if (options_.should_stop && options_.should_stop()) return Error::from_errno(ECANCELED);
-    std::optional<Assignment> assignment = COIMG_TRY(take_chunk());
-    if (!assignment) return false;
-    CopyChunk& chunk = assignment->chunk;
-    PlacementOrder::Ticket* ticket = options_.in_order ? &assignment->ticket : nullptr;
+    std::optional<ChunkQueue::Item> item = COIMG_TRY(chunks_.take());
+    if (!item) return false;
+    CopyChunk& chunk = item->chunk;
+    PlacementOrder::Ticket* ticket = options_.in_order ? &item->ticket : nullptr;
 
     if (group_.should_stop()) return true;
     if (chunk.runs.size() == 1 && is_idle(chunk.runs[0])) {
@@ -119,7 +112,7 @@ class CopyJob {
       if (ticket) ticket->keep(done + part.bytes < run.bytes);
       COIMG_TRY(write_zero_run(part, ticket));
       note_done(part.bytes);
-      if (done % (kChunksPerTurn * kMaxZeroStep) == 0) co_sleep_ns(ClockType::kMonotonic, 0);
+      if (done % (kZeroStepsPerTurn * kMaxZeroStep) == 0) co_sleep_ns(ClockType::kMonotonic, 0);
     }
     return {};
   }
@@ -129,27 +122,10 @@ class CopyJob {
     if (options_.on_progress) options_.on_progress(done_, sources_.length());
   }
 
-  /// Chunk and ticket are taken together, so that tickets are in guest order.
-  Result<std::optional<Assignment>> take_chunk() coroutine_fn {
-    CoMutexGuard guard(plan_lock_);
-    auto chunk = plan_.next();
-    if (!chunk.ok()) {
-      return std::move(chunk).error().with_context("error while reading block status at offset " +
-                                                   std::to_string(plan_.position()));
-    }
-    if (!*chunk) return std::optional<Assignment>();
-    return std::optional<Assignment>(Assignment{std::move(**chunk), PlacementOrder::Ticket(order_)});
-  }
-
   Result<void> copy_chunk(CopyChunk& chunk, Buffers& buffers, PlacementOrder::Ticket* ticket) coroutine_fn {
     const std::span<std::byte> memory = buffers.source.span().first(chunk.bytes);
     for (const CopyRun& run : chunk.runs) {
-      const std::span<std::byte> part = memory.subspan(run.offset - chunk.offset, run.bytes);
-      if (run.kind == CopyKind::kData) {
-        COIMG_TRY(read_data(run.offset, part));
-      } else {
-        std::memset(part.data(), 0, part.size());
-      }
+      COIMG_TRY(read_run(run, memory.subspan(run.offset - chunk.offset, run.bytes)));
     }
     if (options_.leave_equal) COIMG_TRY(leave_equal_units(chunk, memory, buffers.target.span().first(chunk.bytes)));
     return write_runs(plan_writes(chunk, memory), chunk.offset, memory, ticket);
@@ -179,11 +155,9 @@ class CopyJob {
     return {};
   }
 
-  Result<void> read_data(uint64_t offset, std::span<std::byte> memory) coroutine_fn {
-    auto read = sources_.read(offset, memory);
-    if (read.ok()) return {};
-    if (options_.salvage) return salvage(offset, memory);
-    return std::move(read).with_context("error while reading at byte " + std::to_string(offset));
+  Result<void> read_run(const CopyRun& run, std::span<std::byte> memory) coroutine_fn {
+    auto read = sources_.read_run(run, memory);
+    return read.ok() || !options_.salvage ? std::move(read) : salvage(run.offset, memory);
   }
 
   /// Reads sector by sector; those that cannot be read become zeros.
@@ -302,9 +276,7 @@ class CopyJob {
   const uint64_t unit_;  ///< target clusters, at least a page
   const TransferSize size_;
 
-  CoMutex plan_lock_;
-  CopyPlan plan_ CO_GUARDED_BY(plan_lock_);
-  PlacementOrder order_;
+  ChunkQueue chunks_;
   CoGroup group_;
   std::optional<Error> error_;
   uint64_t done_ = 0;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstring>
+#include <string>
 
 #include "block/util/math.h"
 
@@ -75,6 +77,21 @@ Result<void> SourceSequence::read(uint64_t offset, std::span<std::byte> memory) 
     COIMG_TRY(member.node->co_pread(member.first + inside, memory.first(bytes)));
     offset += bytes;
     memory = memory.subspan(bytes);
+  }
+  return {};
+}
+
+Result<void> SourceSequence::read_run(const CopyRun& run, std::span<std::byte> memory) {
+  if (run.kind == CopyKind::kData) {
+    return read(run.offset, memory).with_context("error while reading at byte " + std::to_string(run.offset));
+  }
+  std::memset(memory.data(), 0, memory.size());
+  return {};
+}
+
+Result<void> SourceSequence::read_chunk(const CopyChunk& chunk, std::span<std::byte> memory) {
+  for (const CopyRun& run : chunk.runs) {
+    COIMG_TRY(read_run(run, memory.subspan(run.offset - chunk.offset, run.bytes)));
   }
   return {};
 }

@@ -51,6 +51,10 @@ class SourceSequence {
 
   /// Reads memory.size() bytes, across the borders of the images.
   Result<void> read(uint64_t offset, std::span<std::byte> memory) coroutine_fn;
+  /// Reads a run of data, and fills one of another kind with zeros. Errors name the offset.
+  Result<void> read_run(const CopyRun& run, std::span<std::byte> memory) coroutine_fn;
+  /// The same for all runs of the chunk.
+  Result<void> read_chunk(const CopyChunk& chunk, std::span<std::byte> memory) coroutine_fn;
 
  private:
   struct Member {

@@ -7,12 +7,11 @@
 #include <cstring>
 #include <string>
 
-#include "block/copy_plan.h"
+#include "block/chunk_queue.h"
 #include "block/transfer_size.h"
 #include "block/util/buffer.h"
 #include "block/util/math.h"
 #include "coroutine/co_group.h"
-#include "coroutine/co_mutex.h"
 #include "coroutine/co_sleep.h"
 #include "coroutine/worker_pool.h"
 
@@ -41,9 +40,9 @@ class VerifyJob {
                              .decode_unit = largest_compression_unit(sources, target),
                              .buffers = 2,
                              .most_workers = options.workers})),
-        plan_(sources_, {.granularity = kUnit,
-                         .chunk_bytes = size_.chunk_bytes,
-                         .idle_chunk_bytes = align_down(kMaxFileOffset, kUnit)}) {}
+        chunks_(sources_, {.granularity = kUnit,
+                           .chunk_bytes = size_.chunk_bytes,
+                           .idle_chunk_bytes = align_down(kMaxFileOffset, kUnit)}) {}
 
   Result<std::optional<uint64_t>> run() coroutine_fn {
     for (unsigned i = 0; i < size_.workers; ++i) {
@@ -57,21 +56,17 @@ class VerifyJob {
   Result<void> work() coroutine_fn {
     AlignedBuffer expected(size_.chunk_bytes), found(size_.chunk_bytes);
     while (!group_.should_stop() && !first_difference_) {
-      const auto chunk = COIMG_TRY(take_chunk());
-      if (!chunk) break;
-      if (chunk->only(CopyKind::kZero)) {
-        COIMG_TRY(check_zeros(chunk->offset, chunk->bytes, found.span()));
+      const auto item = COIMG_TRY(chunks_.take());
+      if (!item) break;
+      const CopyChunk& chunk = item->chunk;
+      if (chunk.only(CopyKind::kZero)) {
+        COIMG_TRY(check_zeros(chunk.offset, chunk.bytes, found.span()));
       } else {
-        COIMG_TRY(check_chunk(*chunk, expected.span().first(chunk->bytes), found.span().first(chunk->bytes)));
-        COIMG_TRY(note_done(chunk->bytes));
+        COIMG_TRY(check_chunk(chunk, expected.span().first(chunk.bytes), found.span().first(chunk.bytes)));
+        COIMG_TRY(note_done(chunk.bytes));
       }
     }
     return {};
-  }
-
-  Result<std::optional<CopyChunk>> take_chunk() coroutine_fn {
-    CoMutexGuard guard(plan_lock_);
-    return plan_.next().with_context("error while reading block status at offset " + std::to_string(plan_.position()));
   }
 
   /// The target may have stored zeros where the sources have none to read.
@@ -101,15 +96,7 @@ class VerifyJob {
 
   Result<void> check_chunk(const CopyChunk& chunk, std::span<std::byte> expected, std::span<std::byte> found)
       coroutine_fn {
-    for (const CopyRun& run : chunk.runs) {
-      const std::span<std::byte> part = expected.subspan(run.offset - chunk.offset, run.bytes);
-      if (run.kind == CopyKind::kData) {
-        COIMG_TRY(
-            sources_.read(run.offset, part).with_context("error while reading at byte " + std::to_string(run.offset)));
-      } else {
-        std::memset(part.data(), 0, part.size());
-      }
-    }
+    COIMG_TRY(sources_.read_chunk(chunk, expected));
     COIMG_TRY(read_target(chunk.offset, found));
     const auto difference = co_run_on_worker([&]() -> uint64_t {
       if (std::memcmp(expected.data(), found.data(), found.size()) == 0) return found.size();
@@ -140,8 +127,7 @@ class VerifyJob {
   const VerifyOptions& options_;
   const TransferSize size_;
 
-  CoMutex plan_lock_;
-  CopyPlan plan_ CO_GUARDED_BY(plan_lock_);
+  ChunkQueue chunks_;
   CoTryGroup<Result<void>> group_;
   std::optional<uint64_t> first_difference_;
   uint64_t done_ = 0;

@@ -163,8 +163,9 @@ Result<void> Conversion::create_target() {
   Result<void> created = check_backing_format(context_.registry, *create_options_);
   if (created.ok()) created = create_image(context_.registry, format, request_.target, *create_options_, new_files_);
   if (created.ok()) return {};
-  return explain_create_error(std::move(created).error(), target_type_)
-      .with_context(fmt::format("{}: error while converting {}", request_.target, format.name()));
+  Error error = std::move(created).error();
+  if (has_clusters(target_type_)) error = explain_create_error(std::move(error), target_type_);
+  return std::move(error).with_context(fmt::format("{}: error while converting {}", request_.target, format.name()));
 }
 
 Result<void> Conversion::open_target() {

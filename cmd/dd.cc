@@ -158,8 +158,9 @@ Result<void> DdCommand::create(const CommandContext& context, const TargetType& 
   COIMG_TRY(type.format->complete_create_options(context.registry, *output_, true, options));
   auto made = create_image(context.registry, *type.format, *output_, options, files);
   if (made.ok()) return {};
-  return explain_create_error(std::move(made).error(), type)
-      .with_context(fmt::format("{}: error while creating output image", *output_));
+  Error error = std::move(made).error();
+  if (has_clusters(type)) error = explain_create_error(std::move(error), type);
+  return std::move(error).with_context(fmt::format("{}: error while creating output image", *output_));
 }
 
 Result<void> DdCommand::fill(const CommandContext& context, BlockNode& source, CopyWindow part, const NewFiles& files,

@@ -77,11 +77,14 @@ Result<int> print_create_option_help(const CommandContext& context, const std::s
   return 0;
 }
 
+bool has_clusters(const TargetType& type) {
+  return CreateOptions(type.format->create_options()).find_spec("cluster_size") != nullptr;
+}
+
 Error explain_create_error(Error error, const TargetType& type) {
   if (error.errnum() != EFBIG || error.message().starts_with("The image size is too large")) return error;
-  const bool has_clusters = CreateOptions(type.format->create_options()).find_spec("cluster_size") != nullptr;
   return Error(EFBIG, fmt::format("The image size is too large for file format '{}'{}", type.format->name(),
-                                  has_clusters ? " (try using a larger cluster size)" : ""));
+                                  has_clusters(type) ? " (try using a larger cluster size)" : ""));
 }
 
 }  // namespace coimg

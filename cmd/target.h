@@ -33,6 +33,10 @@ Result<void> check_backing_format(const DriverRegistry& registry, const CreateOp
 Result<int> print_create_option_help(const CommandContext& context, const std::string& format,
                                      const std::optional<std::string>& filename);
 
+/// Whether the cluster size of new images can be chosen. Without clusters an image may have any size: it is the host
+/// that refuses, and says why.
+bool has_clusters(const TargetType& type);
+
 /// Puts the words that a user needs on an image that is too large for its format; leaves other errors alone.
 Error explain_create_error(Error error, const TargetType& type);
 

@@ -167,11 +167,7 @@ class RawDriverType final : public DriverType {
   Result<void> create(BlockNode* file, const std::string&, const CreateOptions& options) const coroutine_fn override {
     const Preallocation preallocation = COIMG_TRY(preallocation_of(options));
     const uint64_t size = COIMG_TRY(round_up_size(options.number("size").value_or(0)));
-    auto result = file->co_truncate(size, preallocation);
-    if (!result.ok() && result.error().errnum() == EFBIG) {  // the file system's limit
-      return Error(EFBIG, "The image size is too large for file format 'raw'");
-    }
-    return result;
+    return file->co_truncate(size, preallocation);
   }
 
   /// Options make no difference, not even bad ones.

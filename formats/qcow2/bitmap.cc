@@ -32,7 +32,10 @@ constexpr uint32_t kMaxBitmapTableEntries = 0x8000000;
 constexpr uint64_t kEntryAlignment = 8;
 constexpr uint64_t kTableReserved = 0xff000000000001fe;
 
-Error broken_directory() { return {EINVAL, "Broken bitmap directory"}; }
+/// Damage found in the directory, `position` bytes behind its start.
+Error damaged_directory(const Header& header, uint64_t position, std::string message = "Broken bitmap directory") {
+  return Error(EINVAL, std::move(message)).at("bitmap directory", header.bitmaps->directory_offset.v + position);
+}
 
 bool satisfies_constraints(const DiskBitmapEntry& entry, const Header& header) {
   const uint64_t entries = entry.table_entries, cluster = header.geometry().cluster_size();
@@ -73,15 +76,18 @@ Result<std::vector<BitmapEntry>> load_bitmap_directory(BlockNode& file, const He
   uint64_t position = 0;
   for (uint32_t i = 0; i < header.bitmaps->count; ++i) {
     DiskBitmapEntry entry;
-    if (!range_within(position, sizeof(entry), directory.size())) return broken_directory();
+    const auto damaged = [&header, position](auto&&... message) {
+      return damaged_directory(header, position, std::forward<decltype(message)>(message)...);
+    };
+    if (!range_within(position, sizeof(entry), directory.size())) return damaged();
     std::memcpy(&entry, directory.data() + position, sizeof(entry));
     const uint64_t bytes = align_up(sizeof(entry) + uint64_t{entry.extra_bytes} + entry.name_bytes, kEntryAlignment);
-    if (!range_within(position, bytes, directory.size())) return broken_directory();
-    if (entry.extra_bytes != 0) return Error(EINVAL, "Bitmap extra data is not supported");
+    if (!range_within(position, bytes, directory.size())) return damaged();
+    if (entry.extra_bytes != 0) return damaged("Bitmap extra data is not supported");
     const auto* name = reinterpret_cast<const char*>(directory.data() + position + sizeof(entry));
     if (!satisfies_constraints(entry, header)) {
-      return Error(
-          EINVAL, fmt::format("Bitmap '{}' doesn't satisfy the constraints", std::string_view(name, entry.name_bytes)));
+      return damaged(
+          fmt::format("Bitmap '{}' doesn't satisfy the constraints", std::string_view(name, entry.name_bytes)));
     }
 
     BitmapEntry bitmap{.table_offset = HostOffset(entry.table_offset),
@@ -90,14 +96,15 @@ Result<std::vector<BitmapEntry>> load_bitmap_directory(BlockNode& file, const He
                        .automatic = (entry.flags & kAuto) != 0,
                        .granularity_bits = entry.granularity_bits,
                        .name = std::string(name, entry.name_bytes)};
-    if (!names.insert(bitmap.name).second) return broken_directory();
+    if (!names.insert(bitmap.name).second) return damaged();
     bitmaps.push_back(std::move(bitmap));
     position += bytes;
   }
-  if (position != directory.size()) return broken_directory();
+  if (position != directory.size()) return damaged_directory(header, position);
   for (const BitmapEntry& bitmap : bitmaps) {  // one in use may be of a time when the disk had another size
     if (bitmap.in_use || fits_disk(bitmap, header)) continue;
-    return Error(EINVAL, fmt::format("Could not read bitmap '{}' from image: Invalid argument", bitmap.name));
+    return Error(EINVAL, fmt::format("Could not read bitmap '{}' from image: Invalid argument", bitmap.name))
+        .at("bitmap table", bitmap.table_offset.v);
   }
   return bitmaps;
 }

@@ -179,8 +179,18 @@ Result<void> Qcow2::order_refcounts_locked() {
 Result<void> Qcow2::drop_references(const DroppedReferences& dropped, FreedSpace space) {
   if (dropped.empty()) return {};
   COIMG_TRY(refcount_cache_->depend_on(*l2_cache_));
+  const HostCluster file_end(geometry_.clusters_for(file_.length()));
   for (const ClusterRun& run : dropped.runs()) {
-    COIMG_TRY(refcounts_->decrement(run.first, run.count(), space).with_context("freeing replaced clusters"));
+    const HostCluster present_end = std::clamp(file_end, run.first, run.end);
+    if (present_end > run.first) {
+      COIMG_TRY(refcounts_->decrement(run.first, ClusterCount(present_end - run.first), space)
+                    .with_context("freeing replaced clusters"));
+    }
+    // A damaged entry that points behind the end of the file may be replaced: nothing was ever allocated there.
+    for (HostCluster absent = present_end; absent < run.end; ++absent) {
+      if (COIMG_TRY(refcounts_->refcount(absent)) == 0) continue;
+      COIMG_TRY(refcounts_->decrement(absent, ClusterCount(1), space).with_context("freeing replaced clusters"));
+    }
   }
   return {};
 }

@@ -65,7 +65,8 @@ std::string_view crypt_method_name(CryptMethod method) { return method == CryptM
 Result<void> check_supported(const Header& header, const OpenFlags& flags) {
   if (flags.no_io) return {};
   if (header.crypt_method != CryptMethod::kNone) {
-    return Error(ENOTSUP, fmt::format("encryption method {} is not supported", crypt_method_name(header.crypt_method)));
+    return Error(ENOTSUP, fmt::format("encryption method {} is not supported", crypt_method_name(header.crypt_method)))
+        .at("qcow2 header", offsetof(DiskHeaderV2, crypt_method));
   }
   return {};
 }
@@ -74,13 +75,15 @@ Result<void> check_supported(const Header& header, const OpenFlags& flags) {
 Result<void> check_writable(const Header& header, const BlockNode& file, const OpenFlags& flags) {
   if (!flags.writable || flags.check) return {};
   if (header.incompatible_features & kCorrupt) {
-    return Error(EACCES, "qcow2: Image is corrupt; cannot be opened read/write");
+    return Error(EACCES, "qcow2: Image is corrupt; cannot be opened read/write")
+        .at("qcow2 header", offsetof(DiskHeaderV3, incompatible_features));
   }
   // Every cluster would count as free, also those in use.
   if (header.refcount_table_offset.v >= file.exact_length()) {
     return Error(EUCLEAN, fmt::format("Reference count table at {:#x} lies beyond the end of the file; run "
                                       "'coimg check -r all' on it first",
-                                      header.refcount_table_offset.v));
+                                      header.refcount_table_offset.v))
+        .at("qcow2 header", offsetof(DiskHeaderV2, refcount_table_offset));
   }
   return {};
 }

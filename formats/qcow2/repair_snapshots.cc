@@ -23,10 +23,13 @@ Result<void> Repairer::complete_snapshot_table() {
   const std::vector<std::byte> table = COIMG_TRY(encode_snapshot_table(parsed.snapshots));
 
   changed_ = true;
-  const ClusterCount clusters(geometry.clusters_for(table.size()));
-  const HostOffset offset = geometry.host_offset(COIMG_TRY(image_.refcounts_->allocate(clusters)));
-  COIMG_TRY(image_.file_.co_pwrite(offset.v, table).with_context("writing the repaired snapshot table"));
-  COIMG_TRY(image_.flush_locked());
+  HostOffset offset;
+  if (!table.empty()) {  // none of the snapshots may have been good
+    const ClusterCount clusters(geometry.clusters_for(table.size()));
+    offset = geometry.host_offset(COIMG_TRY(image_.refcounts_->allocate(clusters)));
+    COIMG_TRY(image_.file_.co_pwrite(offset.v, table).with_context("writing the repaired snapshot table"));
+    COIMG_TRY(image_.flush_locked());
+  }
 
   const HostCluster old_start = geometry.host_cluster(header.snapshots_offset);
   COIMG_TRY(image_.store_snapshot_location_locked(offset, static_cast<uint32_t>(parsed.snapshots.size())));

@@ -429,7 +429,7 @@ TEST_F(CreateImageTest, MistakesAreSaidInQemuImgsWords) {
   EXPECT_EQ(error_of_create("raw", "x", "size=1M,preallocation=metadata"), "Unsupported preallocation mode: metadata");
   EXPECT_EQ(error_of_create("raw", "x", "size=1M,preallocation=bogus"), "invalid parameter value: bogus");
   EXPECT_FALSE(std::filesystem::exists("x")) << "bad options must not touch the file";
-  EXPECT_EQ(error_of_create("raw", "x", "size=7E"), "The image size is too large for file format 'raw'");
+  EXPECT_EQ(error_of_create("raw", "x", "size=7E"), "Could not resize file: File too large");
   EXPECT_FALSE(std::filesystem::exists("x"));
 }
 

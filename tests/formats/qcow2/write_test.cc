@@ -56,6 +56,25 @@ TEST(Write, ALargeRequestGoesToOneRunInOneWrite) {
   });
 }
 
+TEST(Write, EntriesThatPointBehindTheEndOfTheFileCanBeReplaced) {
+  constexpr uint64_t kGuestCluster = ImageBytes::kDataClusters;  // the first one without data
+  for (const uint64_t entry : {kL2Compressed | 0x40000000, uint64_t{0x40000000}}) {
+    run_in_main_loop([=]() coroutine_fn {
+      ImageBytes bytes({});
+      bytes.put64(bytes.l2_entry_at(kGuestCluster), entry);
+      const auto medium = std::make_shared<MemDisk>(bytes.bytes);
+      const auto image = open_image(make_mem_node(medium, {}, {.writable = true}), {}, {.writable = true});
+      ASSERT_TRUE(image->co_pwrite(kGuestCluster * kCluster, text(kCluster, 'x')).ok()) << std::hex << entry;
+      Bytes read(kCluster);
+      ASSERT_TRUE(image->co_pread(kGuestCluster * kCluster, read).ok());
+      EXPECT_EQ(read, text(kCluster, 'x'));
+      ASSERT_TRUE(image->co_flush().ok());
+      expect_sound(*image);
+      EXPECT_TRUE(image->co_close().ok());
+    });
+  }
+}
+
 TEST(Write, ClustersInPlaceAreWrittenWithoutTouchingMetadata) {
   run_in_main_loop([]() coroutine_fn {
     Image image(kMiB);
