@@ -19,6 +19,7 @@
 #include "coroutine/coroutine.h"
 #include "coroutine/fatal.h"
 #include "coroutine/thread_mutex.h"
+#include "coroutine/wait_list.h"
 
 namespace coimg {
 
@@ -49,6 +50,8 @@ struct Job {
   AioContext* context;
   ThreadJobs* submitter;
   std::atomic<bool> done{false};
+  bool taken = false;  ///< by a thread; guarded by the pool's mutex
+  Job* previous = nullptr;
   Job* next = nullptr;
 };
 
@@ -75,8 +78,7 @@ struct WorkerPool::Impl {
   ThreadCondition work_ready;
   ThreadCondition thread_ended;
   ThreadCondition thread_settled;
-  Job* head CO_GUARDED_BY(mutex) = nullptr;
-  Job* tail CO_GUARDED_BY(mutex) = nullptr;
+  WaitList<Job> queue CO_GUARDED_BY(mutex);
   unsigned queued CO_GUARDED_BY(mutex) = 0;
   unsigned threads CO_GUARDED_BY(mutex) = 0;
   unsigned idle CO_GUARDED_BY(mutex) = 0;
@@ -84,6 +86,7 @@ struct WorkerPool::Impl {
   bool stopping CO_GUARDED_BY(mutex) = false;
 
   void submit(Job& job);
+  bool withdraw(Job& job);
   void start_thread();
   void work();
   Job* pop() CO_REQUIRES(mutex);
@@ -92,10 +95,9 @@ struct WorkerPool::Impl {
 };
 
 Job* WorkerPool::Impl::pop() {
-  Job* const job = head;
+  Job* const job = queue.pop_front();
   if (job == nullptr) return nullptr;
-  head = job->next;
-  if (head == nullptr) tail = nullptr;
+  job->taken = true;
   --queued;
   return job;
 }
@@ -124,8 +126,7 @@ void WorkerPool::Impl::submit(Job& job) {
   {
     const ThreadMutexGuard hold(mutex);
     ++job.submitter->unsettled;
-    (tail == nullptr ? head : tail->next) = &job;
-    tail = &job;
+    queue.push_back(job);
     ++queued;
     // A thread that was signalled counts as idle until it runs, hence the comparison with all queued jobs.
     start = queued > idle && threads < max_threads;
@@ -136,6 +137,16 @@ void WorkerPool::Impl::submit(Job& job) {
   } else {
     work_ready.notify_one();
   }
+}
+
+/// Takes a job back that no thread has begun; returns whether that is so.
+bool WorkerPool::Impl::withdraw(Job& job) {
+  const ThreadMutexGuard hold(mutex);
+  if (job.taken) return false;
+  queue.remove(job);
+  --queued;
+  if (--job.submitter->unsettled == 0) thread_settled.notify_all();
+  return true;
 }
 
 /// Starts the thread that `threads` already counts. When the system has no more threads to give, those that run serve
@@ -167,10 +178,10 @@ void WorkerPool::Impl::work() {
     ++idle;
     const bool woken = work_ready.wait_for(mutex, kIdleTime);
     --idle;
-    if (!woken && head == nullptr) break;
+    if (!woken && queue.empty()) break;
   }
   --threads;
-  if (head != nullptr) work_ready.notify_one();  // this thread may have been the one that was signalled for it
+  if (!queue.empty()) work_ready.notify_one();  // this thread may have been the one that was signalled for it
   thread_ended.notify_all();
 }
 
@@ -208,15 +219,18 @@ WorkerPool& WorkerPool::instance() {
   return pool;
 }
 
-void WorkerPool::run(const std::function<void()>& job) {
+void WorkerPool::run(const std::function<void()>& job) { static_cast<void>(run_until(Deadline::never(), job)); }
+
+bool WorkerPool::run_until(const Deadline& deadline, const std::function<void()>& job) {
   Job node{
       .work = &job, .waiter = Coroutine::self(), .context = &AioContext::current(), .submitter = &jobs_of_thread()};
   trace("worker_submit", node.waiter);
   impl_->submit(node);
-  Coroutine::yield();
+  if (!yield_until(deadline, [&] { return impl_->withdraw(node); })) return false;
   if (!node.done.load(std::memory_order_acquire)) {
     fatal("coroutine '%s' was woken while a worker runs its job", node.waiter->name());
   }
+  return true;
 }
 
 unsigned WorkerPool::max_threads() const {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "coroutine/annotations.h"
+#include "coroutine/deadline.h"
 
 namespace coimg {
 
@@ -23,6 +24,9 @@ class WorkerPool {
   /// Runs `job` on a worker; the coroutine sleeps until it is done. `job` must not use
   /// coroutine calls, nor throw.
   void run(const std::function<void()>& job) coroutine_fn;
+  /// The same, but gives up when no worker has begun the job by the deadline. Returns whether it has run; one that was
+  /// begun in time is waited for to its end, as it uses what the caller owns.
+  [[nodiscard]] bool run_until(const Deadline& deadline, const std::function<void()>& job) coroutine_fn;
 
   [[nodiscard]] unsigned max_threads() const;
   void set_max_threads(unsigned count);
@@ -35,27 +39,35 @@ class WorkerPool {
   Impl* impl_;
 };
 
-/// Runs `job` on a worker thread and returns its result, which may be an error value. What `job` throws is thrown here.
+/// Runs `job` on a worker thread, unless none has begun it by the deadline: returns its result (true when that is
+/// void), or nothing. What `job` throws is thrown here.
 template <typename Job>
-std::invoke_result_t<Job&> co_run_on_worker(Job&& job) coroutine_fn {
+auto co_run_on_worker_until(const Deadline& deadline, Job&& job) coroutine_fn {
   using Value = std::invoke_result_t<Job&>;
+  using Stored = std::conditional_t<std::is_void_v<Value>, bool, Value>;
+  std::optional<Stored> value;
   std::exception_ptr thrown;
-  const auto guarded = [&thrown](auto&& body) {
+  const bool ran = WorkerPool::instance().run_until(deadline, [&] {
     try {
-      body();
+      if constexpr (std::is_void_v<Value>) {
+        job();
+        value = true;
+      } else {
+        value.emplace(job());
+      }
     } catch (...) {
       thrown = std::current_exception();
     }
-  };
-  if constexpr (std::is_void_v<Value>) {
-    WorkerPool::instance().run([&] { guarded(job); });
-    if (thrown) std::rethrow_exception(std::move(thrown));
-  } else {
-    std::optional<Value> value;
-    WorkerPool::instance().run([&] { guarded([&] { value.emplace(job()); }); });
-    if (thrown) std::rethrow_exception(std::move(thrown));
-    return *std::move(value);
-  }
+  });
+  if (ran && thrown) std::rethrow_exception(std::move(thrown));
+  return value;
+}
+
+/// The same without a deadline. Returns the job's result, which may be an error value.
+template <typename Job>
+std::invoke_result_t<Job&> co_run_on_worker(Job&& job) coroutine_fn {
+  auto value = co_run_on_worker_until(Deadline::never(), job);
+  if constexpr (!std::is_void_v<std::invoke_result_t<Job&>>) return *std::move(value);
 }
 
 }  // namespace coimg

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "coroutine/co_group.h"
+#include "coroutine/co_sleep.h"
 #include "coroutine/compiler.h"
 #include "coroutine/main_loop.h"
 #include "tests/coroutine/loop.h"
@@ -119,6 +120,47 @@ TEST(WorkerPoolTest, OneWorkerRunsJobsInTheOrderOfSubmission) {
   });
   ASSERT_EQ(order.size(), 100U);
   for (int i = 0; i < 100; ++i) EXPECT_EQ(order[static_cast<size_t>(i)], i);
+}
+
+TEST(WorkerPoolTest, AJobThatIsNotBegunInTimeIsTakenBack) {
+  const MaxThreads bound(1);
+  run_in_main_loop([]() coroutine_fn {
+    std::promise<void> gate;
+    std::atomic<bool> begun = false;
+    CoGroup group;
+    group.start([&]() coroutine_fn {
+      co_run_on_worker([&] {
+        begun = true;
+        gate.get_future().wait();
+      });
+    });
+    while (!begun) co_sleep_ns(ClockType::kMonotonic, 100'000);
+    bool ran = false;
+    const auto soon = Deadline::after(ClockType::kMonotonic, 1'000'000);
+    EXPECT_FALSE(co_run_on_worker_until(soon, [&] { ran = true; }).has_value());
+    gate.set_value();
+    group.wait_all();
+    co_run_on_worker([] {});  // behind the one that was taken back
+    EXPECT_FALSE(ran);
+  });
+}
+
+TEST(WorkerPoolTest, AJobThatIsBegunInTimeIsWaitedFor) {
+  run_in_main_loop([]() coroutine_fn {
+    std::promise<void> begun;
+    const auto slow = [&] {
+      begun.set_value();
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      return 42;
+    };
+    EXPECT_EQ(co_run_on_worker_until(Deadline::after(ClockType::kMonotonic, 10'000'000'000), slow), 42);
+    EXPECT_EQ(co_run_on_worker_until(Deadline::never(), [] {}), true);
+    const auto late = Deadline::at(ClockType::kMonotonic, 0);
+    // Whoever is first, worker or deadline: all of the job has been done or nothing.
+    int done = 0;
+    const bool ran = co_run_on_worker_until(late, [&] { ++done; }).has_value();
+    EXPECT_EQ(done, ran ? 1 : 0);
+  });
 }
 
 TEST(WorkerPoolTest, JobsRunBesideEachOtherUpToTheBound) {
