@@ -92,7 +92,7 @@ void BatchCommand::declare(OptionDeclarer& options) {
   options.flag("--resume", resume_, "Leave out what was done, as the state file says and the outputs are unchanged");
   options.flag("-n,--dry-run", dry_run_, "Only show what would be run");
   options.text("--output", "FORMAT", output_name_, "human or json");
-  options.describe_operands("FILE", "FILE has a job a line, as a JSON object; - is standard input.");
+  options.describe_operands("FILE", "FILE has a JSON object a job and line, or a list of jobs in YAML; - is standard input.");
 }
 
 Result<void> BatchCommand::prepare(const CommandContext& context, std::vector<std::string> operands) {
