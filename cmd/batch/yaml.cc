@@ -17,7 +17,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr unsigned kMaxDepth = 8;         ///< a job has two levels
+constexpr unsigned kMaxDepth = 8;        ///< a job has two levels
 constexpr size_t kMaxNodes = 2'000'000;  ///< aliases can make a short text very long
 
 Error at_line(size_t line, std::string_view problem) { return {EINVAL, fmt::format("line {}: {}", line, problem)}; }
