@@ -30,14 +30,27 @@ Result<CheckResult> Repairer::run() {
 
 Result<void> Repairer::repair() {
   COIMG_TRY(checker_->count_references());
-  if (mode_ == RepairMode::kAll && !checker_->io_failed()) COIMG_TRY(mend_misplaced_zeroes());
+  if (mode_ == RepairMode::kAll && !checker_->io_failed()) {
+    COIMG_TRY(mend_misplaced_zeroes());
+    COIMG_TRY(mend_bitmap_tables());
+  }
   COIMG_TRY(checker_->compare());
   const bool may_repair = mode_ != RepairMode::kNone && !checker_->io_failed();
   if (may_repair) COIMG_TRY(repair_refcounts());
   if (checker_->copied_suspect() && !checker_->io_failed()) COIMG_TRY(check_copied());
   if (!may_repair || checker_->io_failed()) return {};
-  if (mode_ == RepairMode::kAll && checker_->snapshot_defects() != 0) COIMG_TRY(complete_snapshot_table());
+  if (mode_ == RepairMode::kAll) COIMG_TRY(repair_with_new_clusters());
   return clear_marks();
+}
+
+/// What needs clusters to be allocated, so that all refcounts have to be right.
+Result<void> Repairer::repair_with_new_clusters() {
+  const CheckResult& result = checker_->result();
+  const uint64_t snapshots = checker_->snapshot_defects(), bitmaps = checker_->lost_bitmap_tables();
+  if (result.corruptions != snapshots + bitmaps || result.check_errors != 0) return {};
+  if (snapshots != 0) COIMG_TRY(complete_snapshot_table());
+  if (bitmaps != 0) COIMG_TRY(replace_lost_bitmap_tables());
+  return {};
 }
 
 Result<void> Repairer::repair_refcounts() {

@@ -77,6 +77,22 @@ for cluster in 512 4k 64k 2M; do
   expect_dirty "$cluster: all written by coimg" image.qcow2 third "0 16777216"
   sound "$cluster: all written by coimg" image.qcow2
 
+  # What of a bitmap is not in the file any more is dirty after a repair. The last bitmap's entry is found by its name.
+  cp image.qcow2 cut.qcow2
+  "$coimg" bitmap --add -g 64k cut.qcow2 lostlost
+  name=$(grep -abo lostlost cut.qcow2 | tail -1)
+  entry=$((${name%%:*} - 24))
+  cp cut.qcow2 lost.qcow2
+  printf '\0\0\0\x40' | dd of=lost.qcow2 bs=1 seek=$entry conv=notrunc status=none # its table
+  "$coimg" check -q -r all lost.qcow2 >/dev/null 2>&1 || fail "$cluster: a lost bitmap table is not repaired"
+  sound "$cluster: repaired bitmap table" lost.qcow2
+  expect_dirty "$cluster: repaired bitmap table" lost.qcow2 lostlost "0 16777216"
+  table=$((16#$(od -An -tx1 -j $entry -N 8 cut.qcow2 | tr -d ' \n')))
+  printf '\0\0\0\x40' | dd of=cut.qcow2 bs=1 seek=$table conv=notrunc status=none
+  "$coimg" check -q -r all cut.qcow2 >/dev/null 2>&1 || fail "$cluster: a lost part of a bitmap is not repaired"
+  sound "$cluster: repaired bitmap" cut.qcow2
+  expect_dirty "$cluster: repaired bitmap" cut.qcow2 lostlost "0 16777216"
+
   # Copies of images with their bitmaps, also into other cluster sizes.
   "$coimg" convert --bitmaps -O qcow2 -o cluster_size=32k copy.qcow2 ours.qcow2
   qemu-img convert --bitmaps -O qcow2 -o cluster_size=32k copy.qcow2 theirs.qcow2
