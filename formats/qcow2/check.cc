@@ -80,6 +80,7 @@ void Checker::report_overflow(HostCluster cluster, uint64_t excess) {
   report(fmt::format("ERROR: overflow cluster offset={:#x}", geometry_.host_offset(cluster).v));
   report("Use coimg convert -o refcount_bits=64 to create a clean copy with wider refcounts");
   result_.corruptions += excess;
+  overflowed_ = true;
 }
 
 /// Counts a reference to each cluster of the range; false when it lies too far behind the end of the file.
@@ -146,7 +147,7 @@ Result<void> Checker::count_snapshots() {
   if (header_.nb_snapshots == 0) return {};
   SnapshotTable table = COIMG_TRY(load_snapshot_table(file_, header_, OversizedSnapshots::kDiscard));
   COIMG_TRY(report_oversized_snapshots(table));
-  add_metadata(header_.snapshots_offset, table.bytes);
+  snapshot_table_counted_ = add_metadata(header_.snapshots_offset, table.bytes);
   if (external_data_) {
     report("ERROR: an image with an external data file cannot have snapshots");
     ++result_.corruptions;

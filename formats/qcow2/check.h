@@ -114,8 +114,14 @@ class Checker {
   [[nodiscard]] bool lost_references() const { return lost_references_; }
   /// Some COPIED flag may be wrong.
   [[nodiscard]] bool copied_suspect() const { return copied_suspect_; }
+  /// No cluster in use has a refcount that is too low, or one that could not be counted. Tables that are not followed
+  /// aside.
+  [[nodiscard]] bool refcounts_match() const { return low_refcounts_ == 0 && !overflowed_ && blocks_outside_.empty(); }
+  void forget_blocks_outside() { blocks_outside_.clear(); }
   /// Entries of the snapshot table without the fields that version 3 requires, and those that break a limit.
   [[nodiscard]] uint64_t snapshot_defects() const { return snapshot_defects_; }
+  /// The snapshot table is in the file, so that its clusters can be freed.
+  [[nodiscard]] bool snapshot_table_counted() const { return snapshot_table_counted_; }
   /// With `repair_entries`: bitmap tables to be mended, and the number of bitmaps whose table is not in the file.
   [[nodiscard]] const std::vector<DamagedBitmapTable>& damaged_bitmap_tables() const { return damaged_bitmap_tables_; }
   [[nodiscard]] uint64_t lost_bitmap_tables() const { return lost_bitmap_tables_; }
@@ -195,7 +201,10 @@ class Checker {
   std::vector<L2Reference> l2_tables_, new_l2_tables_;
   std::vector<uint64_t> refcount_table_;
   std::vector<uint64_t> blocks_outside_;  ///< indexes into refcount_table_ that point behind the end of the file
+  uint64_t low_refcounts_ = 0;            ///< clusters whose refcount is lower than the count
+  bool overflowed_ = false;               ///< a count is higher than a refcount can be
   uint64_t snapshot_defects_ = 0;
+  bool snapshot_table_counted_ = false;
   std::vector<DamagedBitmapTable> damaged_bitmap_tables_;
   uint64_t lost_bitmap_tables_ = 0;
   bool needs_rebuild_ = false, io_failed_ = false, lost_references_ = false, copied_suspect_ = false;

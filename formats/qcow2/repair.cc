@@ -43,12 +43,11 @@ Result<void> Repairer::repair() {
   return clear_marks();
 }
 
-/// What needs clusters to be allocated, so that all refcounts have to be right.
+/// What needs clusters to be allocated, so that all refcounts have to be right. What is left besides does no harm then.
 Result<void> Repairer::repair_with_new_clusters() {
-  const CheckResult& result = checker_->result();
+  if (!checker_->refcounts_match() || checker_->result().check_errors != 0) return {};
   const uint64_t snapshots = checker_->snapshot_defects(), bitmaps = checker_->lost_bitmap_tables();
-  if (result.corruptions != snapshots + bitmaps || result.check_errors != 0) return {};
-  if (snapshots != 0) COIMG_TRY(complete_snapshot_table());
+  if (snapshots != 0 && checker_->snapshot_table_counted()) COIMG_TRY(complete_snapshot_table());
   if (bitmaps != 0) COIMG_TRY(replace_lost_bitmap_tables());
   return {};
 }
@@ -120,6 +119,7 @@ Result<void> Repairer::drop_blocks_outside() {
       image_.file_.co_pwrite(offset, std::as_bytes(std::span(stored))).with_context("storing the refcount table"));
   checker_->result().corruptions -= outside.size();
   checker_->result().corruptions_fixed += outside.size();
+  checker_->forget_blocks_outside();
   return {};
 }
 
