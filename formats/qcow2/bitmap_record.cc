@@ -169,9 +169,7 @@ Result<void> Bitmaps::prepare_resize(uint64_t new_length) {
   }
   COIMG_TRY(mark_in_use(Marked::kAll));
   changed_ = true;
-  const uint64_t old_length = image_.virtual_size_;
-  // Also if shrinking fails half-way: the clusters behind the new end may be gone.
-  return new_length < old_length ? note_change(new_length, old_length - new_length) : Result<void>();
+  return {};
 }
 
 void Bitmaps::resize(uint64_t new_length) {

@@ -61,9 +61,14 @@ Result<void> Qcow2::resize_exclusively(uint64_t new_length, Preallocation preall
     }
   }
   COIMG_TRY(bitmaps_.prepare_resize(new_length));
-  COIMG_TRY(new_length > virtual_size_ ? grow(new_length, preallocation) : shrink(new_length));
-  bitmaps_.resize(new_length);
-  return {};
+  const uint64_t old_length = virtual_size_;
+  const Result<void> resized = new_length > old_length ? grow(new_length, preallocation) : shrink(new_length);
+  if (virtual_size_ == new_length) {  // also when what comes after that failed
+    bitmaps_.resize(new_length);
+  } else if (new_length < old_length) {  // what lies behind the new end may be gone
+    COIMG_TRY(bitmaps_.note_change(new_length, old_length - new_length));
+  }
+  return resized;
 }
 
 // --- growing -------------------------------------------------------------------------------------------------------

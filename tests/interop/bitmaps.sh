@@ -122,6 +122,20 @@ same_lists "in use, and another" image.qcow2
 expect_dirty "beside one in use" image.qcow2 kept "1048576 65536"
 "$coimg" bitmap --remove image.qcow2 lost
 sound "removed one in use" image.qcow2
+# Neither records a change of the size, also not in a granule that is cut.
+"$coimg" bitmap --add -g 1M image.qcow2 coarse
+write_at image.qcow2 0 1k
+for program in "${programs[@]}"; do
+  cp image.qcow2 copy.qcow2
+  for size in 2080k 3M 1100k; do
+    "$program" resize -q --shrink copy.qcow2 $size
+    expect_dirty "resized to $size by $program" copy.qcow2 coarse "0 1048576"
+    expect_dirty "resized to $size by $program" copy.qcow2 kept "0 65536
+1048576 65536"
+    sound "resized to $size by $program" copy.qcow2
+  done
+done
 qemu-img resize -q image.qcow2 8M
-expect_dirty "resized by qemu-img" image.qcow2 kept "1048576 65536"
+expect_dirty "resized by qemu-img" image.qcow2 kept "0 65536
+1048576 65536"
 echo "bitmaps are the same for both"

@@ -345,6 +345,24 @@ TEST(Bitmaps, WhatOfThemIsLostIsDirtyAfterARepair) {
   });
 }
 
+TEST(Bitmaps, RecordNoChangeOfTheSize) {
+  run_in_main_loop([]() coroutine_fn {
+    const auto disk = new_disk({.cluster_size = 512});
+    auto image = open_image(make_mem_node(disk), {});
+    ASSERT_TRUE(image->co_pwrite(0, Bytes(kSize)).ok());
+    ASSERT_TRUE(image->co_add_bitmap({.name = "a", .granularity = 4096}).ok());
+    ASSERT_TRUE(image->co_pwrite(0, Bytes(512)).ok());
+    for (const uint64_t size : {uint64_t{5 * 4096 + 512}, 2 * kSize, uint64_t{7 * 4096 + 1536}, uint64_t{3 * 4096}}) {
+      SCOPED_TRACE(size);
+      reopen(image, disk);
+      ASSERT_TRUE(image->co_truncate(size).ok());
+      EXPECT_THAT(dirty_list(*image, "a"), ElementsAre(0));
+    }
+    expect_sound(*image);
+    ASSERT_TRUE(image->co_close().ok());
+  });
+}
+
 TEST(Bitmaps, FollowTheSizeOfTheDisk) {
   run_in_main_loop([]() coroutine_fn {
     const auto disk = new_disk({.cluster_size = 512});
