@@ -290,6 +290,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<size_t> find_snapshot_locked(const SnapshotSelector& selector) const CO_REQUIRES_SHARED(lock_);
   Result<L1Copy> store_l1_copy_locked() coroutine_fn CO_REQUIRES(lock_);
   Result<std::vector<L1Entry>> load_snapshot_l1_locked(const Snapshot& snapshot) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> check_snapshot_l1_locked(const Snapshot& snapshot, std::span<const L1Entry> table) const
+      CO_REQUIRES_SHARED(lock_);
   Result<void> store_l1_table_locked(std::span<const L1Entry> table) coroutine_fn CO_REQUIRES(lock_);
   Result<DroppedReferences> collect_references_locked(HostOffset table) coroutine_fn CO_REQUIRES(lock_);
   Result<void> add_references_locked(std::span<const L1Entry> table) coroutine_fn CO_REQUIRES(lock_);
