@@ -88,7 +88,7 @@ Result<void> Qcow2::create_snapshot(const std::string& name) {
     return kept;
   }
   note_metadata(copy.offset, copy.clusters.v << geometry_.cluster_bits(), true);
-  return {};
+  return load_inactive_l2_locked();
 }
 
 Result<void> Qcow2::apply_snapshot(const SnapshotSelector& selector) {
@@ -124,7 +124,7 @@ Result<void> Qcow2::apply_snapshot(const SnapshotSelector& selector) {
   const std::vector<L1Entry> before = std::exchange(l1_table_, std::move(table));
   reset_overlap_guard();
   for (const L1Entry entry : before) {
-    if (entry.has_table()) COIMG_TRY(free_l2_table_locked(entry.l2_table()));
+    if (entry.has_table()) COIMG_TRY(free_l2_table_locked(entry.l2_table(), freed(options_.discard_snapshots)));
   }
   return refresh_active_copied_locked();
 }
@@ -143,10 +143,13 @@ Result<void> Qcow2::delete_snapshot(const SnapshotSelector& selector) {
 
   reset_overlap_guard();
   for (const L1Entry entry : table) {
-    if (entry.has_table()) COIMG_TRY(free_l2_table_locked(entry.l2_table()));
+    if (entry.has_table()) COIMG_TRY(free_l2_table_locked(entry.l2_table(), freed(options_.discard_snapshots)));
   }
   const ClusterCount clusters(geometry_.clusters_for(snapshot.l1_size * sizeof(be64)));
-  if (clusters.v != 0) COIMG_TRY(refcounts_->decrement(geometry_.host_cluster(snapshot.l1_table_offset), clusters));
+  if (clusters.v != 0)
+    COIMG_TRY(refcounts_->decrement(geometry_.host_cluster(snapshot.l1_table_offset), clusters,
+                                    freed(options_.discard_other)));
+  COIMG_TRY(load_inactive_l2_locked());
   return refresh_active_copied_locked();
 }
 
