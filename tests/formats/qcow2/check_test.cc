@@ -608,6 +608,7 @@ TEST(Repair, APowerLossAtAnyPointLeavesWhatARepairMends) {
           const Outcome repaired = check_disk(after, RepairMode::kAll);
           ASSERT_TRUE(repaired.result.ok()) << repaired.result.error().message();
           expect_clean(check_disk(after));
+          if (seed == 0) expect_peer_agrees(after);
           if (comparable) {
             EXPECT_EQ(guest_content(after), content);
           }
