@@ -46,8 +46,10 @@ Result<void> Repairer::mend_bitmap_tables() {
 Result<void> Repairer::replace_lost_bitmap_tables() {
   image_.lock_.assert_wrlocked();
   COIMG_TRY(forget_caches());
-  const Header& header = image_.header_;
-  if (!COIMG_TRY(is_only_reference(header.bitmaps->directory_offset, header.bitmaps->directory_bytes))) {
+  Header& header = image_.header_;
+  const BitmapsExtension place = *header.bitmaps;
+  const bool unshared = COIMG_TRY(is_only_reference(place.directory_offset, place.directory_bytes));
+  if (!unshared) {
     report("ERROR the bitmap directory overlaps something else; not repaired");
     return {};
   }
@@ -69,8 +71,8 @@ Result<void> Repairer::replace_lost_bitmap_tables() {
   }
   const std::vector<std::byte> stored = COIMG_TRY(encode_bitmap_directory(directory));
   COIMG_TRY(image_.flush_locked());  // refcounts come before references
-  COIMG_TRY(image_.file_.co_pwrite(header.bitmaps->directory_offset.v, stored)
-                .with_context("storing the repaired bitmap directory"));
+  COIMG_TRY(
+      image_.file_.co_pwrite(place.directory_offset.v, stored).with_context("storing the repaired bitmap directory"));
   COIMG_TRY(image_.file_.co_flush().with_context("flushing the repaired bitmap directory"));
   image_.bitmaps_.tables_moved(directory);
   checker_->result().corruptions -= replaced;
