@@ -553,6 +553,11 @@ INSTANTIATE_TEST_SUITE_P(Sessions, FailingBitmapIo,
                                                    static_cast<void>(image.co_remove_bitmap("off"));
                                                    static_cast<void>(image.co_remove_bitmap("a"));
                                                  }},
+                                         Session{"shrink",
+                                                 [](BlockNode& image) coroutine_fn {
+                                                   static_cast<void>(image.co_clear_bitmap("a"));
+                                                   static_cast<void>(image.co_truncate(kSize / 8));
+                                                 }},
                                          Session{"resize",
                                                  [](BlockNode& image) coroutine_fn {
                                                    static_cast<void>(image.co_truncate(kSize / 2));
