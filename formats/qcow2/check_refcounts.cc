@@ -216,6 +216,7 @@ Result<void> Checker::compare() {
     report(
         fmt::format("{} cluster {} refcount={} reference={}", leak ? "Leaked" : "ERROR", cluster.v, stored, counted));
     ++(leak ? result_.leaks : result_.corruptions);
+    if (!leak) ++low_refcounts_;
     if (stored == 0) needs_rebuild_ = true;
     return std::nullopt;
   };
@@ -234,6 +235,7 @@ Result<void> Checker::correct_refcounts(RepairMode mode) {
                        counted));
     if (!allowed) return std::nullopt;
     --(leak ? result_.leaks : result_.corruptions);
+    if (!leak) --low_refcounts_;
     ++(leak ? result_.leaks_fixed : result_.corruptions_fixed);
     return counted;
   };

@@ -311,6 +311,8 @@ INSTANTIATE_TEST_SUITE_P(
                     ImageKind{.cluster_size = 16384, .backing = true, .extended_l2 = true},
                     ImageKind{.cluster_size = 1024, .lazy_refcounts = true},
                     ImageKind{.cluster_size = 4096, .refcount_bits = 4, .backing = true, .lazy_refcounts = true},
+                    ImageKind{.cluster_size = 2048, .zstd = true},
+                    ImageKind{.cluster_size = 4096, .data_file = DataFile::kPlain, .lazy_refcounts = true},
                     ImageKind{.cluster_size = 512, .data_file = DataFile::kPlain},
                     ImageKind{.cluster_size = 4096, .data_file = DataFile::kRaw},
                     ImageKind{
