@@ -32,9 +32,7 @@ Result<CheckResult> Qcow2::check(const CheckOptions& options) {
   CoWriteGuard guard(lock_);
   if (flags_.writable) COIMG_TRY(flush_locked());
 
-  SilentReporter silent;
-  Repairer repairer(*this, options.reporter ? *options.reporter : silent, options.repair);
-  return repairer.run();
+  return Repairer(*this, options).run();
 }
 
 Checker::Checker(Qcow2& image, CheckReporter& reporter, bool repair_entries)

@@ -97,6 +97,8 @@ class Checker {
   }
 
   void set_reporter(CheckReporter& reporter) { reporter_ = &reporter; }
+  /// Asked between tables: count_references() and compare() end with ECANCELED then.
+  void set_should_stop(std::function<bool()> should_stop) { should_stop_ = std::move(should_stop); }
   [[nodiscard]] CheckResult& result() { return result_; }
   [[nodiscard]] ClusterCounts& counts() { return *counts_; }
   [[nodiscard]] std::vector<L2Reference>& l2_tables() { return l2_tables_; }
@@ -127,6 +129,10 @@ class Checker {
   [[nodiscard]] uint64_t lost_bitmap_tables() const { return lost_bitmap_tables_; }
 
  private:
+  [[nodiscard]] Result<void> check_not_stopped() const {
+    if (should_stop_ && should_stop_()) return Error::from_errno(ECANCELED);
+    return {};
+  }
   struct MetadataExtent {
     uint64_t offset = 0, end = 0;
     Metadata kind = Metadata::kOther;
@@ -184,6 +190,7 @@ class Checker {
 
   Qcow2& image_;
   CheckReporter* reporter_;
+  std::function<bool()> should_stop_;
   const bool repair_entries_;
 
   // Constant after prepare().

@@ -121,6 +121,7 @@ Result<void> Checker::walk_refcounts(bool count_errors, const OnDifference& on_d
   };
   const auto compare_next = [&](const OrderedRead& read, const Result<void>& status, std::span<std::byte> bytes)
                                 coroutine_fn -> Result<void> {
+    COIMG_TRY(check_not_stopped());
     const HostCluster first(read.tag * per_block);
     const uint64_t count = clusters_of(read.tag);
     const BlockState state = block_state(read.tag);

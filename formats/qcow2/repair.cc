@@ -14,11 +14,13 @@ constexpr unsigned kTablesInFlight = 8;
 
 }  // namespace
 
-Repairer::Repairer(Qcow2& image, CheckReporter& reporter, RepairMode mode)
+Repairer::Repairer(Qcow2& image, const CheckOptions& options)
     : image_(image),
-      reporter_(reporter),
-      mode_(mode),
-      checker_(std::make_unique<Checker>(image, reporter, mode == RepairMode::kAll)) {}
+      reporter_(*options.reporter),
+      mode_(options.repair),
+      checker_(std::make_unique<Checker>(image, reporter_, mode_ == RepairMode::kAll)) {
+  if (mode_ == RepairMode::kNone) checker_->set_should_stop(options.should_stop);
+}
 
 Result<CheckResult> Repairer::run() {
   const Result<void> outcome = repair();

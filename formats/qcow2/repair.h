@@ -26,7 +26,8 @@ class Qcow2;
 /// afterwards the caches hold nothing.
 class Repairer {
  public:
-  Repairer(Qcow2& image, CheckReporter& reporter, RepairMode mode);
+  /// The reporter of the options outlives the object.
+  Repairer(Qcow2& image, const CheckOptions& options);
 
   /// The findings that are left and those that were repaired.
   ///

@@ -621,6 +621,17 @@ TEST(Repair, APowerLossAtAnyPointLeavesWhatARepairMends) {
 
 // Bits of all tables and of the header flip, one at a time: a finding, an error or nothing, but no crash, and a repair
 // that says it left nothing wrong is right.
+TEST(Check, CanBeStoppedUnlessItRepairs) {
+  run_in_main_loop([]() coroutine_fn {
+    const auto disk = make_disk(ImageBytes({}));
+    const auto image = open_image(make_mem_node(disk), {}, {.writable = true});
+    const auto stop = [] { return true; };
+    EXPECT_EQ(image->co_check({.should_stop = stop}).error().errnum(), ECANCELED);
+    EXPECT_TRUE(image->co_check({.repair = RepairMode::kAll, .should_stop = stop}).ok());
+    EXPECT_TRUE(image->co_close().ok());
+  });
+}
+
 TEST(Repair, AnyFlippedBitIsSurvived) {
   run_in_main_loop([]() coroutine_fn {
     const ImageBytes image({.cluster_bits = 9, .snapshot = true});
