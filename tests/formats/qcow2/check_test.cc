@@ -623,12 +623,14 @@ TEST(Repair, APowerLossAtAnyPointLeavesWhatARepairMends) {
 // that says it left nothing wrong is right.
 TEST(Check, CanBeStoppedUnlessItRepairs) {
   run_in_main_loop([]() coroutine_fn {
-    const auto disk = make_disk(ImageBytes({}));
-    const auto image = open_image(make_mem_node(disk), {}, {.writable = true});
+    const auto type = make_qcow2_driver_type();
+    auto node = open_format(*type, make_mem_node(make_disk(ImageBytes({})), {}, {.writable = true}),
+                            {.writable = true, .check = true});
+    ASSERT_TRUE(node.ok());
     const auto stop = [] { return true; };
-    EXPECT_EQ(image->co_check({.should_stop = stop}).error().errnum(), ECANCELED);
-    EXPECT_TRUE(image->co_check({.repair = RepairMode::kAll, .should_stop = stop}).ok());
-    EXPECT_TRUE(image->co_close().ok());
+    EXPECT_EQ((*node)->co_check({.should_stop = stop}).error().errnum(), ECANCELED);
+    EXPECT_TRUE((*node)->co_check({.repair = RepairMode::kAll, .should_stop = stop}).ok());
+    EXPECT_TRUE((*node)->co_close().ok());
   });
 }
 
