@@ -47,7 +47,7 @@ auto co_run_on_worker_until(const Deadline& deadline, Job&& job) coroutine_fn {
   using Stored = std::conditional_t<std::is_void_v<Value>, bool, Value>;
   std::optional<Stored> value;
   std::exception_ptr thrown;
-  const bool ran = WorkerPool::instance().run_until(deadline, [&] {
+  const auto body = [&] {
     try {
       if constexpr (std::is_void_v<Value>) {
         job();
@@ -58,7 +58,9 @@ auto co_run_on_worker_until(const Deadline& deadline, Job&& job) coroutine_fn {
     } catch (...) {
       thrown = std::current_exception();
     }
-  });
+  };
+  // By reference, as std::function would put the lambda on the heap.
+  const bool ran = WorkerPool::instance().run_until(deadline, std::ref(body));
   if (ran && thrown) std::rethrow_exception(std::move(thrown));
   return value;
 }
