@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Whole commands side by side with qemu-img, in one run: pairs A B A B, the median of the pairwise ratios, and peak memory.
+# Whole commands side by side with qemu-img, in one run: pairs A B B A, the median of the pairwise ratios, and peak memory.
 # usage: bench.sh COIMG convert [--json] [--pairs N]
 set -euo pipefail
 coimg=$(readlink -f "${1:?usage: bench.sh COIMG convert [--json] [--pairs N]}")
 shift
 suite=${1:-convert}
 [ $# -gt 0 ] && shift
-json=false pairs=5
+json=false pairs=8
 while [ $# -gt 0 ]; do
   case $1 in
     --json) json=true ;;
@@ -37,8 +37,8 @@ make_sample() {
 measure() {
   local output=$1
   shift
-  rm -f "$output"
   sync -f . # or one run pays for writing back what the one before it left dirty
+  rm -f "$output" # just before: a hypervisor may soon take back memory that is free, which costs whoever needs it next
   /usr/bin/time -f '%e %M' -o time.txt "$@" >/dev/null
   cat time.txt
 }
@@ -55,8 +55,14 @@ side_by_side() {
   : >ratios.txt
   local their_args=("${reference_flags[@]}")
   for ((i = 0; i <= pairs; i++)); do
-    read -r a am < <(measure out.theirs "$reference" convert "${their_args[@]}" "$@" "$source" out.theirs)
-    read -r b bm < <(measure out.ours "$coimg" convert "$@" "$source" out.ours)
+    # A B B A: whoever comes second finds another machine than who comes first.
+    if ((i % 2)); then
+      read -r a am < <(measure out.theirs "$reference" convert "${their_args[@]}" "$@" "$source" out.theirs)
+      read -r b bm < <(measure out.ours "$coimg" convert "$@" "$source" out.ours)
+    else
+      read -r b bm < <(measure out.ours "$coimg" convert "$@" "$source" out.ours)
+      read -r a am < <(measure out.theirs "$reference" convert "${their_args[@]}" "$@" "$source" out.theirs)
+    fi
     [ "$i" -eq 0 ] && continue # the first pair warms up
     echo "$a" "$am" >>theirs.txt
     echo "$b" "$bm" >>ours.txt
