@@ -4,6 +4,7 @@
 #include "block/checksum.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <memory>
 #include <vector>
 
@@ -115,6 +116,7 @@ class ChecksumJob {
   Result<void> work() coroutine_fn {
     AlignedBuffer buffer(size_.chunk_bytes);
     while (!group_.should_stop()) {
+      if (options_.should_stop && options_.should_stop()) return Error::from_errno(ECANCELED);
       auto item = COIMG_TRY(chunks_.take());
       if (!item) break;
       const CopyChunk& chunk = item->chunk;

@@ -18,6 +18,7 @@ struct ChecksumOptions {
   bool flat = false;
   unsigned workers = 8;
   std::function<void(uint64_t done, uint64_t total)> on_progress = {};  ///< bytes; called on the loop, not too often
+  std::function<bool()> should_stop = {};                               ///< asked between requests: end with ECANCELED
 };
 
 /// Reads the disk that `node` shows; holes and zero clusters are not read. Memory: as that of a copy, the same for any

@@ -145,6 +145,8 @@ class CheckReporter {
 struct CheckOptions {
   RepairMode repair = RepairMode::kNone;
   CheckReporter* reporter = nullptr;  ///< never null when called by the block layer
+  /// Asked between tables, but not for a repair, which is not left half-way: end with ECANCELED.
+  std::function<bool()> should_stop = {};
 };
 
 /// Sizes that measure predicts, in bytes.

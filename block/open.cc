@@ -211,6 +211,7 @@ class LayerDataFile final : public DataFileOpener {
   [[nodiscard]] bool follows_stored_names() const override { return context_.registry.trusts_images(); }
 
   Result<BlockNode*> open(const std::string& stored_name) coroutine_fn override {
+    wanted_ = true;
     OpenFlags flags = node_.flags();
     flags.resizable = flags.writable;
     OpenedLayer data = COIMG_TRY(open_node(stored_name, flags));
@@ -226,6 +227,7 @@ class LayerDataFile final : public DataFileOpener {
   }
 
   Result<BlockNode*> open_image(const std::string& stored_name, const std::string& format) coroutine_fn override {
+    wanted_ = true;
     OpenFlags flags = node_.flags();
     flags.resizable = flags.writable;
     flags.exclusive_source = !flags.force_share;
@@ -239,6 +241,12 @@ class LayerDataFile final : public DataFileOpener {
     }
     node_.set_data_file(std::move(data.node));
     return node_.data_file();
+  }
+
+  /// After the format has opened the image. Errors: EINVAL when the user named a file that the image has no use for.
+  [[nodiscard]] Result<void> check_wanted() const {
+    if (wanted_ || !named_by_user() || node_.flags().no_io) return {};
+    return Error(EINVAL, "'data-file' can only be set for images with an external data file");
   }
 
  private:
@@ -284,6 +292,7 @@ class LayerDataFile final : public DataFileOpener {
   OpenContext& context_;
   BlockNode& node_;
   Options options_;
+  bool wanted_ = false;  ///< the format has asked for the file
 };
 
 /// Lets the format read the image. The layer's node has its file.
@@ -300,6 +309,7 @@ Result<void> open_format(OpenContext& context, OpenedLayer& layer, const DriverT
                                        .permissions = {},
                                        .data_file = &data_file})
                                 .in_file(node.subject())));
+  COIMG_TRY(data_file.check_wanted());
   return refuse_unknown_options(format, options);
 }
 

@@ -92,7 +92,8 @@ void BatchCommand::declare(OptionDeclarer& options) {
   options.flag("--resume", resume_, "Leave out what was done, as the state file says and the outputs are unchanged");
   options.flag("-n,--dry-run", dry_run_, "Only show what would be run");
   options.text("--output", "FORMAT", output_name_, "human or json");
-  options.describe_operands("FILE", "FILE has a job a line, as a JSON object; - is standard input.");
+  options.describe_operands("FILE",
+                            "FILE has a JSON object a job and line, or a list of jobs in YAML; - is standard input.");
 }
 
 Result<void> BatchCommand::prepare(const CommandContext& context, std::vector<std::string> operands) {
@@ -147,8 +148,9 @@ Result<int> BatchCommand::report(CommandContext& context, const std::vector<Batc
   const int exit_code = worst_exit_code(run.results());
   const BatchReport report{
       .jobs = jobs, .results = run.results(), .most_at_once = run.most_at_once(), .exit_code = exit_code};
-  context.console.out(output_ == OutputFormat::kJson ? render_batch_json(report)
-                                                     : render_batch_table(report, isatty(STDOUT_FILENO) == 1));
+  context.console.out(output_ == OutputFormat::kJson
+                          ? render_batch_json(report)
+                          : render_batch_table(report, isatty(STDOUT_FILENO) == 1, Paint::for_stream(stdout)));
   return exit_code;
 }
 

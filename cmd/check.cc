@@ -6,6 +6,7 @@
 #include "cmd/command.h"
 #include "cmd/common.h"
 #include "cmd/json_writer.h"
+#include "cmd/stop_signals.h"
 
 namespace coimg {
 
@@ -113,7 +114,8 @@ class CheckCommand final : public Command {
 
  private:
   Result<int> check(CommandContext& context, BlockNode& node) coroutine_fn;
-  Result<CheckResult> check_and_repair(CommandContext& context, BlockNode& node) coroutine_fn;
+  Result<CheckResult> check_and_repair(CommandContext& context, BlockNode& node, const StopSignals& signals)
+      coroutine_fn;
 
   ImageOptions image_;
   bool quiet_ = false;
@@ -164,7 +166,10 @@ Result<int> CheckCommand::check(CommandContext& context, BlockNode& node) {
   if (!node.type().supports_check()) {
     return context.fail(kNoCheckForFormat, Error(ENOTSUP, "This image format does not support checks"));
   }
-  const CheckResult result = COIMG_TRY(check_and_repair(context, node).with_context("Check failed"));
+  const StopSignals signals(context, [] {});
+  auto checked = check_and_repair(context, node, signals);
+  if (!checked.ok() && signals.received() != 0) return context.stopped_by(signals.received());
+  const CheckResult result = COIMG_TRY(std::move(checked).with_context("Check failed"));
   if (!quiet_) {
     context.console.out(output_ == OutputFormat::kJson ? render_json(result, operand_, node.type().name())
                                                        : render_human(result));
@@ -174,9 +179,11 @@ Result<int> CheckCommand::check(CommandContext& context, BlockNode& node) {
 }
 
 /// Checks, and after repairs checks again: what counts is the state that is left.
-Result<CheckResult> CheckCommand::check_and_repair(CommandContext& context, BlockNode& node) {
+Result<CheckResult> CheckCommand::check_and_repair(CommandContext& context, BlockNode& node,
+                                                   const StopSignals& signals) {
   FindingPrinter printer(context.console);
-  CheckOptions options{.repair = repair_, .reporter = &printer};
+  CheckOptions options{
+      .repair = repair_, .reporter = &printer, .should_stop = [&signals] { return signals.received() != 0; }};
   const CheckResult first = COIMG_TRY(node.co_check(options));
   if (first.corruptions_fixed == 0 && first.leaks_fixed == 0) return first;
 

@@ -8,6 +8,7 @@
 #include "cmd/common.h"
 #include "cmd/json_writer.h"
 #include "cmd/progress.h"
+#include "cmd/stop_signals.h"
 
 namespace coimg {
 
@@ -104,10 +105,13 @@ Result<void> ChecksumCommand::prepare(const CommandContext& context, std::vector
 /// An image that cannot be read does not keep the others from being looked at.
 Result<int> ChecksumCommand::run(CommandContext& context) {
   int exit_code = 0;
+  const StopSignals signals(context, [] {});
+  checksum_.should_stop = [&signals] { return signals.received() != 0; };
   {
     Progress progress(context.console, show_progress_, kProgressStep);
     for (size_t i = 0; i < operands_.size(); ++i) {
       auto added = add(context, operands_[i], i, progress);
+      if (signals.received() != 0) return context.stopped_by(signals.received());
       if (!added.ok()) exit_code = context.fail(1, added.error());
     }
     if (exit_code == 0) progress.finish();

@@ -36,6 +36,11 @@ struct CommandContext {
     console.error(error);
     return exit_code;
   }
+  /// Remembers the signal that ended the command, and returns the exit code that goes with it.
+  int stopped_by(int signal_number) {
+    fatal_signal = signal_number;
+    return 128 + signal_number;
+  }
 };
 
 /// How much a command does with the images that it opens, which bounds the resources that it should need.

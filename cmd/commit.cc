@@ -135,10 +135,7 @@ Result<int> CommitCommand::commit(CommandContext& context, BlockNode& top, Block
   }
   const StopSignals signals(context, [] {});
   const Result<void> copied = copy(top, *base, progress, signals);
-  if (signals.received() != 0) {
-    context.fatal_signal = signals.received();
-    return 128 + context.fatal_signal;
-  }
+  if (signals.received() != 0) return context.stopped_by(signals.received());
   if (!copied.ok()) return job_failed(copied.error());
   progress.finish();
   // Only now that the base has it for good.

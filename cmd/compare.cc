@@ -9,6 +9,7 @@
 #include "cmd/common.h"
 #include "cmd/comparison.h"
 #include "cmd/progress.h"
+#include "cmd/stop_signals.h"
 
 namespace coimg {
 
@@ -97,10 +98,15 @@ int CompareCommand::compare(CommandContext& context, BlockNode& first, BlockNode
     say(context, "Strict mode: Image size mismatch!");
     return kDifferent;
   }
-  const Comparison::Options options{.strict = strict_, .on_progress = [&progress, total](uint64_t offset) {
-                                      if (offset < total) progress.update(offset, total);
-                                    }};
+  const StopSignals signals(context, [] {});
+  const Comparison::Options options{.strict = strict_,
+                                    .on_progress =
+                                        [&progress, total](uint64_t offset) {
+                                          if (offset < total) progress.update(offset, total);
+                                        },
+                                    .should_stop = [&signals] { return signals.received() != 0; }};
   const ComparisonFinding finding = Comparison(first, &second, options).run(0, common);
+  if (signals.received() != 0) return context.stopped_by(signals.received());
   if (finding.kind != ComparisonFinding::Kind::kNone) return report(context, finding, 0);
 
   if (common != total) {
@@ -108,6 +114,7 @@ int CompareCommand::compare(CommandContext& context, BlockNode& first, BlockNode
     const bool second_is_longer = second.length() == total;
     const ComparisonFinding in_tail =
         Comparison(second_is_longer ? second : first, nullptr, options).run(common, total);
+    if (signals.received() != 0) return context.stopped_by(signals.received());
     if (in_tail.kind != ComparisonFinding::Kind::kNone) return report(context, in_tail, second_is_longer ? 1 : 0);
   }
   if (total != 0 || context.console.format().json_progress) progress.finish();

@@ -81,6 +81,7 @@ std::optional<Comparison::Chunk> Comparison::next_chunk() {
 std::optional<Comparison::Chunk> Comparison::plan_chunk_locked() {
   while (position_ < end_ && position_ < first_finding_.offset) {
     if (options_.on_progress) options_.on_progress(position_);
+    if (options_.should_stop && options_.should_stop()) return std::nullopt;
     if (!look_up_locked(0) || !look_up_locked(1)) return std::nullopt;
     if (options_.strict && !same_allocation(cursors_[0].status, cursors_[1].status)) {
       note({.kind = Kind::kStatus, .offset = position_});

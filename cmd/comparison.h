@@ -38,6 +38,7 @@ class Comparison {
   struct Options {
     bool strict = false;                               ///< allocation has to be the same too
     std::function<void(uint64_t offset)> on_progress;  ///< how far it has come
+    std::function<bool()> should_stop = {};            ///< asked between requests: what is found does not count then
   };
 
   /// `second` null stands for an image of zeros. The nodes outlive the object, which serves one run.

@@ -103,7 +103,7 @@ void Console::error(const Error& error) {
   std::string_view rest = message;
   for (;;) {
     const size_t end = rest.find('\n');
-    text += fmt::format("{}: {}\n", program_name_, rest.substr(0, end));
+    text += fmt::format("{} {}\n", prefix(Tint::kBad), rest.substr(0, end));
     if (end == std::string_view::npos) break;
     rest.remove_prefix(end + 1);
   }
@@ -118,7 +118,7 @@ void Console::warning(std::string_view text) {
   if (format_.json_log) {
     write_message("warning", bare_warning(program_name_, text), {});
   } else {
-    write_stderr(fmt::format("{}: warning: {}\n", program_name_, text));
+    write_stderr(fmt::format("{} warning: {}\n", prefix(Tint::kDoubtful), text));
   }
 }
 
@@ -130,7 +130,7 @@ void Console::warning_lines(std::string_view file, std::string_view lines) {
   std::string text;
   while (!lines.empty()) {
     const size_t length = std::min(lines.find('\n'), lines.size() - 1) + 1;
-    if (name_files_ && !file.empty()) text += fmt::format("{}: {}: ", program_name_, file);
+    if (name_files_ && !file.empty()) text += fmt::format("{} {}: ", prefix(Tint::kDoubtful), file);
     text += lines.substr(0, length);
     lines.remove_prefix(length);
   }
@@ -146,8 +146,11 @@ void Console::note(std::string_view line) {
 }
 
 void Console::finding(std::string_view line) {
-  if (!format_.json_log) return note(line);
-  write_message(line.starts_with("ERROR") ? "error" : "warning", line, {});
+  constexpr std::string_view kDamage = "ERROR";
+  const bool is_damage = line.starts_with(kDamage);
+  if (format_.json_log) return write_message(is_damage ? "error" : "warning", line, {});
+  if (is_damage) line.remove_prefix(kDamage.size());
+  note((is_damage ? paint_(Tint::kBad, kDamage) : std::string()).append(line));
 }
 
 void Console::pass_on_err(const std::string& lines) {

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "block/util/result.h"
+#include "cmd/paint.h"
 
 namespace coimg {
 
@@ -34,9 +35,9 @@ class Console {
   };
 
   /// `program_name` is the prefix of messages. `name_files`: each says which file it is about and where in it, also
-  /// where qemu-img's words do not.
-  Console(std::string program_name, bool name_files)
-      : program_name_(std::move(program_name)), name_files_(name_files) {}
+  /// where qemu-img's words do not. `paint` is for what goes to stderr.
+  Console(std::string program_name, bool name_files, Paint paint)
+      : program_name_(std::move(program_name)), name_files_(name_files), paint_(paint) {}
   /// One that speaks as `parent` does, into `capture`, which outlives it; its progress goes to stderr all the same.
   Console(const Console& parent, Source source, Capture& capture)
       : program_name_(parent.program_name_),
@@ -83,9 +84,12 @@ class Console {
   void write_message(std::string_view severity, std::string_view message, std::string_view file);
 
   [[nodiscard]] std::string describe(const Error& error) const;
+  /// What messages for people start with.
+  [[nodiscard]] std::string prefix(Tint tint) const { return paint_(tint, program_name_ + ":"); }
 
   std::string program_name_;
   bool name_files_;
+  Paint paint_;
   Format format_;
   Source source_;
   Capture* capture_ = nullptr;

@@ -43,8 +43,7 @@ Result<int> Conversion::run() {
   if (result.ok()) return result;
   new_files_.discard();
   if (stop_signals_.received() == 0) return result;
-  context_.fatal_signal = stop_signals_.received();
-  return 128 + context_.fatal_signal;
+  return context_.stopped_by(stop_signals_.received());
 }
 
 Result<int> Conversion::convert() {

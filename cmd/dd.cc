@@ -137,8 +137,7 @@ Result<int> DdCommand::copy(CommandContext& context, BlockNode& source) {
   if (outcome.ok()) outcome = files.publish(/*durable=*/true);
   if (outcome.ok()) return 0;
   if (signals.received() == 0) return std::move(outcome).error();
-  context.fatal_signal = signals.received();
-  return 128 + context.fatal_signal;
+  return context.stopped_by(signals.received());
 }
 
 /// Raw images that are read do not keep others from overwriting them.

@@ -72,7 +72,8 @@ int main(int argc, char** argv) {
   DriverRegistry registry;
   register_builtin_drivers(registry);
   const Program program = Program::of_process(argc > 0 ? argv[0] : nullptr);
-  Console console(program.name, !program.as_qemu_img && !program.as_qemu_io);
+  const bool for_scripts = program.as_qemu_img || program.as_qemu_io;
+  Console console(program.name, !for_scripts, for_scripts ? Paint() : Paint::for_stream(stderr));
   set_warning_sink([&console](std::string_view file, const std::string& lines) {
     auto* const of_job = static_cast<Console*>(Coroutine::inherited());  // set by a batch
     (of_job != nullptr ? *of_job : console).warning_lines(file, lines);

@@ -142,10 +142,7 @@ Result<int> RebaseCommand::copy(CommandContext& context, BlockNode& overlay, Blo
       .on_progress = [&progress](uint64_t done, uint64_t total) { progress.update(done, total); },
       .should_stop = [&signals] { return signals.received() != 0; }};
   Result<void> copied = co_copy_difference(overlay, new_backing, options);
-  if (signals.received() != 0) {
-    context.fatal_signal = signals.received();
-    return 128 + context.fatal_signal;
-  }
+  if (signals.received() != 0) return context.stopped_by(signals.received());
   COIMG_TRY(std::move(copied));
   return 0;
 }

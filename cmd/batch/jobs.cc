@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
+#include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 
+#include "cmd/batch/job_text.h"
 #include "cmd/batch/shell_words.h"
 
 namespace coimg {
@@ -42,6 +44,18 @@ Result<std::vector<std::string>> take_strings(const std::string& key, const json
   return strings;
 }
 
+/// A number, or text that is one: in YAML all is text. NaN when it is neither.
+double number_of(const json& value) {
+  if (value.is_number()) return value.get<double>();
+  double number = NAN;
+  if (value.is_string()) {
+    const auto& text = value.get_ref<const std::string&>();
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (problem != std::errc() || end != text.data() + text.size()) return NAN;
+  }
+  return number;
+}
+
 Result<void> take_member(ParsedJob& parsed, const std::string& key, const json& value) {
   BatchJob& job = parsed.job;
   if (key == "id") {
@@ -54,26 +68,28 @@ Result<void> take_member(ParsedJob& parsed, const std::string& key, const json& 
   } else if (key == "outputs") {
     job.outputs = COIMG_TRY(take_strings(key, value));
   } else if (key == "retries") {
-    if (!value.is_number_unsigned() || value.get<uint64_t>() > kMaxRetries) {
+    const double retries = number_of(value);
+    if (!(retries >= 0) || retries > kMaxRetries || retries != std::floor(retries)) {
       return Error(EINVAL, fmt::format("'retries' has to be a number from 0 to {}", kMaxRetries));
     }
-    job.retries = value.get<unsigned>();
+    job.retries = static_cast<unsigned>(retries);
   } else if (key == "timeout") {
-    if (!value.is_number() || !(value.get<double>() > 0) || value.get<double>() > kMaxTimeoutSeconds) {
+    const double seconds = number_of(value);
+    if (!(seconds > 0) || seconds > kMaxTimeoutSeconds) {
       return Error(EINVAL, "'timeout' has to be a number of seconds greater than 0");
     }
-    job.timeout_ns = static_cast<int64_t>(value.get<double>() * 1e9);
+    job.timeout_ns = static_cast<int64_t>(seconds * 1e9);
   } else {
     return Error(EINVAL, fmt::format("a job has no member '{}'", key));
   }
   return {};
 }
 
-Result<ParsedJob> parse_line(std::string_view text, const std::function<bool(std::string_view)>& is_command) {
-  const json line = json::parse(text, nullptr, false);
-  if (!line.is_object()) return Error(EINVAL, line.is_discarded() ? "this is no JSON" : "a job has to be an object");
+Result<ParsedJob> parse_job(const JobText& text, const std::function<bool(std::string_view)>& is_command) {
+  if (!text.value.is_object()) return Error(EINVAL, "a job has to be an object");
   ParsedJob parsed;
-  for (const auto& [key, value] : line.items()) COIMG_TRY(take_member(parsed, key, value));
+  parsed.job.line = text.line;
+  for (const auto& [key, value] : text.value.items()) COIMG_TRY(take_member(parsed, key, value));
   const BatchJob& job = parsed.job;
   if (job.id.empty()) return Error(EINVAL, "the job has no 'id'");
   // An id is printed as it is.
@@ -158,22 +174,21 @@ std::vector<size_t> order_batch_jobs(const std::vector<BatchJob>& jobs) {
 
 Result<std::vector<BatchJob>> parse_batch_jobs(std::string_view text,
                                                const std::function<bool(std::string_view)>& is_command) {
+  // No list in YAML starts like an object in JSON.
+  const size_t start = text.find_first_not_of(" \t\r\n");
+  const bool is_json_lines = start == std::string_view::npos || text[start] == '{';
+  const std::vector<JobText> texts = COIMG_TRY(is_json_lines ? read_json_lines(text) : read_yaml(text));
+  if (texts.size() > kMaxJobs) return Error(EINVAL, fmt::format("there are more than {} jobs", kMaxJobs));
   std::vector<ParsedJob> parsed;
   std::map<std::string, size_t> index_of;
-  for (size_t line = 1; !text.empty(); ++line) {
-    const size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view words = text.substr(0, end);
-    text.remove_prefix(std::min(end + 1, text.size()));
-    if (words.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    auto job = parse_line(words, is_command);
-    if (!job.ok()) return at_line(line, std::move(job).error());
-    job->job.line = line;
+  for (const JobText& one : texts) {
+    auto job = parse_job(one, is_command);
+    if (!job.ok()) return at_line(one.line, std::move(job).error());
     const auto [same, is_new] = index_of.emplace(job->job.id, parsed.size());
     if (!is_new) {
-      return at_line(
-          line, {EINVAL, fmt::format("line {} has a job '{}' already", parsed[same->second].job.line, job->job.id)});
+      return at_line(one.line, {EINVAL, fmt::format("line {} has a job '{}' already", parsed[same->second].job.line,
+                                                    job->job.id)});
     }
-    if (parsed.size() == kMaxJobs) return Error(EINVAL, fmt::format("there are more than {} jobs", kMaxJobs));
     parsed.push_back(*std::move(job));
   }
   std::vector<BatchJob> jobs = COIMG_TRY(connect(std::move(parsed), index_of));

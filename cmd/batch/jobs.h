@@ -12,9 +12,9 @@
 
 namespace coimg {
 
-/// One job, as a line of the file says.
+/// One job, as the file says.
 struct BatchJob {
-  size_t line = 0;  ///< counted from 1
+  size_t line = 0;  ///< where it starts, counted from 1
   std::string id;
   std::vector<std::string> command;  ///< its name and what follows; not empty
   std::vector<size_t> after;         ///< indexes of the jobs that have to be done before
@@ -24,9 +24,9 @@ struct BatchJob {
   std::vector<std::string> outputs;  ///< files that it makes, besides those that the program sees itself
 };
 
-/// Reads the jobs: a JSON object a line, blank lines left out. `is_command` tells which commands there are. Errors:
-/// EINVAL "line N: ..." for what is wrong with a line, ids given twice or not at all, and jobs that wait for
-/// themselves.
+/// Reads the jobs: a JSON object a line, or a list of such objects in YAML. `is_command` tells which commands there
+/// are. Errors: EINVAL "line N: ..." for what is wrong with a job, ids given twice or not at all, and jobs that wait
+/// for themselves.
 Result<std::vector<BatchJob>> parse_batch_jobs(std::string_view text,
                                                const std::function<bool(std::string_view)>& is_command);
 

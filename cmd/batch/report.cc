@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <optional>
 #include <string_view>
 
 #include "cmd/json_writer.h"
@@ -34,6 +35,23 @@ std::string_view status_name(BatchStatus status) {
   return {};
 }
 
+std::optional<Tint> status_tint(BatchStatus status) {
+  switch (status) {
+    case BatchStatus::kDone:
+      return Tint::kGood;
+    case BatchStatus::kFailed:
+    case BatchStatus::kTimedOut:
+      return Tint::kBad;
+    case BatchStatus::kSkipped:
+    case BatchStatus::kInterrupted:
+      return Tint::kDoubtful;
+    case BatchStatus::kNotRun:
+    case BatchStatus::kDoneBefore:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
 constexpr std::array kStatuses = {BatchStatus::kDone,     BatchStatus::kDoneBefore, BatchStatus::kFailed,
                                   BatchStatus::kTimedOut, BatchStatus::kSkipped,    BatchStatus::kInterrupted,
                                   BatchStatus::kNotRun};
@@ -55,8 +73,8 @@ Row make_row(const BatchJob& job, const BatchResult& result) {
   return row;
 }
 
-/// Numbers are to the right; the last column is as long as it is.
-std::string render_aligned(const std::vector<Row>& rows) {
+/// Numbers are to the right; the last column is as long as it is. The first row is a heading.
+std::string render_aligned(const std::vector<Row>& rows, const std::vector<BatchResult>& results, Paint paint) {
   std::array<size_t, 5> widths{};
   for (const Row& row : rows) {
     for (size_t i = 0; i < widths.size(); ++i) {
@@ -64,9 +82,13 @@ std::string render_aligned(const std::vector<Row>& rows) {
     }
   }
   std::string text;
-  for (const Row& row : rows) {
-    std::string line = fmt::format("{:<{}}  {:<{}}  {:>{}}  {:>{}}  {:>{}}  {}", row[0], widths[0], row[1], widths[1],
-                                   row[2], widths[2], row[3], widths[3], row[4], widths[4], row[5]);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const Row& row = rows[i];
+    const std::optional<Tint> tint = i == 0 ? std::nullopt : status_tint(results[i - 1].status);
+    const std::string status = tint.has_value() ? paint(*tint, row[1]) : row[1];  // its colour has no width
+    std::string line = fmt::format("{:<{}}  {}{:<{}}  {:>{}}  {:>{}}  {:>{}}  {}", row[0], widths[0], status, "",
+                                   widths[1] - fmt::formatted_size("{}", row[1]), row[2], widths[2], row[3], widths[3],
+                                   row[4], widths[4], row[5]);
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";
   }
@@ -81,12 +103,12 @@ int worst_exit_code(const std::vector<BatchResult>& results) {
   return worst;
 }
 
-std::string render_batch_table(const BatchReport& report, bool aligned) {
+std::string render_batch_table(const BatchReport& report, bool aligned, Paint paint) {
   std::vector<Row> rows = {{"JOB", "STATUS", "EXIT", "TRIES", "SECONDS", "REASON"}};
   for (size_t i = 0; i < report.jobs.size(); ++i) rows.push_back(make_row(report.jobs[i], report.results[i]));
   std::string text;
   if (aligned) {
-    text = render_aligned(rows);
+    text = render_aligned(rows, report.results, paint);
   } else {
     for (const Row& row : rows) text += fmt::format("{}\n", fmt::join(row, "\t"));
   }

@@ -6,6 +6,7 @@
 
 #include "cmd/batch/jobs.h"
 #include "cmd/batch/run.h"
+#include "cmd/paint.h"
 
 namespace coimg {
 
@@ -21,7 +22,7 @@ struct BatchReport {
 int worst_exit_code(const std::vector<BatchResult>& results);
 
 /// A line a job and one for all. `aligned`: in columns for a terminal; else fields are separated by a tab.
-std::string render_batch_table(const BatchReport& report, bool aligned);
+std::string render_batch_table(const BatchReport& report, bool aligned, Paint paint);
 
 /// The same as JSON, with the output of the jobs.
 std::string render_batch_json(const BatchReport& report);

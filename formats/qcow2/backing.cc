@@ -41,7 +41,7 @@ Result<void> Qcow2::make_empty() {
 
 Result<void> Qcow2::drop_all_clusters_locked() {
   COIMG_TRY(flush_locked());
-  COIMG_TRY(drop_l2_tables_locked(0, l1_table_.size()));
+  COIMG_TRY(drop_l2_tables_locked(0, l1_table_.size(), freed(options_.discard_snapshots)));
   COIMG_TRY(flush_locked());
   COIMG_TRY(refcounts_->drop_empty_blocks());
   COIMG_TRY(flush_locked());

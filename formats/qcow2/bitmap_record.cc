@@ -60,17 +60,23 @@ Result<void> Bitmaps::load_table(Bitmap& bitmap) {
   if (bytes > kMaxAllTablesBytes - table_bytes_) {
     return Error(EFBIG, fmt::format("the bitmap tables take more than {} bytes", kMaxAllTablesBytes));
   }
+  const uint64_t file_bytes = image_.file_.exact_length();
+  const auto damaged = [&] {
+    return Error(EINVAL, fmt::format("Could not read bitmap_table table from image for bitmap '{}': Invalid argument",
+                                     bitmap.entry.name))
+        .at("bitmap table", bitmap.entry.table_offset.v);
+  };
+  // What is not in the file would read as clean.
+  if (!range_within(bitmap.entry.table_offset.v, bytes, file_bytes)) return damaged();
   std::vector<be64> stored(bitmap.entry.table_entries);
   COIMG_TRY(read_padded(image_.file_, bitmap.entry.table_offset, std::as_writable_bytes(std::span(stored)))
                 .with_context("reading a bitmap table"));
   std::vector<BitmapTableEntry> table;
   table.reserve(stored.size());
   for (const be64& raw : stored) table.emplace_back(uint64_t{raw});
-  if (!std::ranges::all_of(table, [&](BitmapTableEntry entry) { return entry.valid(image_.geometry_); })) {
-    return Error(EINVAL, fmt::format("Could not read bitmap_table table from image for bitmap '{}': Invalid argument",
-                                     bitmap.entry.name))
-        .at("bitmap table", bitmap.entry.table_offset.v);
-  }
+  const bool sound = std::ranges::all_of(
+      table, [&](BitmapTableEntry entry) { return entry.valid(image_.geometry_) && entry.cluster().v < file_bytes; });
+  if (!sound) return damaged();
   table_bytes_ += bytes;
   bitmap.stored_table = std::move(table);
   bitmap.loaded = true;
@@ -163,9 +169,7 @@ Result<void> Bitmaps::prepare_resize(uint64_t new_length) {
   }
   COIMG_TRY(mark_in_use(Marked::kAll));
   changed_ = true;
-  const uint64_t old_length = image_.virtual_size_;
-  // Also if shrinking fails half-way: the clusters behind the new end may be gone.
-  return new_length < old_length ? note_change(new_length, old_length - new_length) : Result<void>();
+  return {};
 }
 
 void Bitmaps::resize(uint64_t new_length) {
@@ -176,6 +180,14 @@ void Bitmaps::distrust() {
   std::erase_if(list_, [](const Bitmap& bitmap) { return bitmap.entry.table_offset.v == 0; });  // were never stored
   for (Bitmap& bitmap : list_) bitmap.entry.in_use = true;
   recording_changed();
+}
+
+void Bitmaps::tables_moved(std::vector<BitmapEntry> directory) {
+  for (const BitmapEntry& stored : directory) {  // those that have lost their table are not loaded
+    const auto moved = std::ranges::find(list_, stored.name, [](const Bitmap& bitmap) { return bitmap.entry.name; });
+    if (moved != list_.end() && !moved->loaded) moved->entry.table_offset = stored.table_offset;
+  }
+  on_disk_ = std::move(directory);
 }
 
 }  // namespace coimg::qcow2

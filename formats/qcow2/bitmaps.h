@@ -70,6 +70,9 @@ class Bitmaps {
   /// size in doubt.
   void distrust();
 
+  /// A repair has given bitmaps other tables: `directory` is what is stored now.
+  void tables_moved(std::vector<BitmapEntry> directory);
+
   // --- bitmap_store.cc
   /// Writes back what has changed, if anything has, and takes the marks away. All else that is dirty is flushed before.
   /// Errors: what the file says; the marks stay then, and what was allocated is freed.

@@ -32,9 +32,7 @@ Result<CheckResult> Qcow2::check(const CheckOptions& options) {
   CoWriteGuard guard(lock_);
   if (flags_.writable) COIMG_TRY(flush_locked());
 
-  SilentReporter silent;
-  Repairer repairer(*this, options.reporter ? *options.reporter : silent, options.repair);
-  return repairer.run();
+  return Repairer(*this, options).run();
 }
 
 Checker::Checker(Qcow2& image, CheckReporter& reporter, bool repair_entries)
@@ -80,6 +78,7 @@ void Checker::report_overflow(HostCluster cluster, uint64_t excess) {
   report(fmt::format("ERROR: overflow cluster offset={:#x}", geometry_.host_offset(cluster).v));
   report("Use coimg convert -o refcount_bits=64 to create a clean copy with wider refcounts");
   result_.corruptions += excess;
+  overflowed_ = true;
 }
 
 /// Counts a reference to each cluster of the range; false when it lies too far behind the end of the file.
@@ -126,6 +125,14 @@ bool Checker::overlaps_metadata(HostOffset offset, uint64_t bytes, std::optional
   });
 }
 
+bool Checker::is_used_only_for(HostOffset offset, uint64_t bytes, uint64_t times) const {
+  const HostCluster first = geometry_.host_cluster(offset);
+  for (uint64_t i = 0; i < geometry_.clusters_for(bytes); ++i) {
+    if (counts_->get(first + i) != times) return false;
+  }
+  return true;
+}
+
 void Checker::report_unreadable(std::string_view what, HostOffset offset, const Error& error) {
   report(fmt::format("ERROR: could not read the {} at offset {:#x}: {}", what, offset.v, error.message()));
   ++result_.check_errors;
@@ -138,7 +145,7 @@ Result<void> Checker::count_snapshots() {
   if (header_.nb_snapshots == 0) return {};
   SnapshotTable table = COIMG_TRY(load_snapshot_table(file_, header_, OversizedSnapshots::kDiscard));
   COIMG_TRY(report_oversized_snapshots(table));
-  add_metadata(header_.snapshots_offset, table.bytes);
+  snapshot_table_counted_ = add_metadata(header_.snapshots_offset, table.bytes);
   if (external_data_) {
     report("ERROR: an image with an external data file cannot have snapshots");
     ++result_.corruptions;
@@ -206,6 +213,10 @@ Result<void> Checker::count_bitmaps() {
       ++times;
     }
     const uint64_t table_bytes = uint64_t{bitmap.table_entries} * 8;
+    if (!range_within(bitmap.table_offset.v, table_bytes, file_bytes_)) {
+      note_lost_bitmap_table(bitmap, times);
+      continue;
+    }
     if (!add_metadata(bitmap.table_offset, table_bytes, times)) continue;
     AlignedBuffer table(table_bytes);
     const Result<void> status = read_padded(file_, bitmap.table_offset, table.span());
@@ -220,15 +231,36 @@ Result<void> Checker::count_bitmaps() {
 
 void Checker::count_bitmap_table(const BitmapEntry& bitmap, std::span<const std::byte> table, uint64_t times) {
   const auto* entries = reinterpret_cast<const be64*>(table.data());
+  uint64_t damaged = 0;
   for (size_t i = 0; i < table.size() / 8; ++i) {
     const BitmapTableEntry entry(uint64_t{entries[i]});
-    if (!entry.valid(geometry_)) {
-      report(fmt::format("ERROR bitmap '{}' table entry {} is invalid: {:x}", bitmap.name, i, entry.raw()));
-      result_.corruptions += times;
-      lost_references_ = true;
-    } else if (entry.cluster().v != 0) {
-      add_metadata(entry.cluster(), geometry_.cluster_size(), times);
+    if (is_sound(entry)) {
+      if (entry.cluster().v != 0) add_metadata(entry.cluster(), geometry_.cluster_size(), times);
+      continue;
     }
+    report(fmt::format("{} bitmap '{}' table entry {} {}: {:x}", repair_entries_ ? "Repairing" : "ERROR", bitmap.name,
+                       i, entry.valid(geometry_) ? "lies beyond the end of the file" : "is invalid", entry.raw()));
+    ++damaged;
+  }
+  if (damaged == 0) return;
+  result_.corruptions += damaged * times;
+  if (!repair_entries_) {
+    lost_references_ = true;
+    return;
+  }
+  damaged_bitmap_tables_.push_back(
+      {.offset = bitmap.table_offset, .entries = bitmap.table_entries, .times = times, .findings = damaged * times});
+}
+
+/// Also one that starts inside the last cluster: its entries would be taken for clean ones.
+void Checker::note_lost_bitmap_table(const BitmapEntry& bitmap, uint64_t times) {
+  report(fmt::format("{} bitmap '{}' table at offset {:#x} lies beyond the end of the file",
+                     repair_entries_ ? "Repairing" : "ERROR", bitmap.name, bitmap.table_offset.v));
+  result_.corruptions += times;
+  if (repair_entries_) {
+    lost_bitmap_tables_ += times;
+  } else {
+    lost_references_ = true;
   }
 }
 

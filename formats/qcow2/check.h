@@ -45,6 +45,14 @@ struct L2Reference {
 };
 static_assert(sizeof(L2Reference) == 24);
 
+/// A bitmap table with entries that refer to nothing.
+struct DamagedBitmapTable {
+  HostOffset offset;
+  uint32_t entries = 0;
+  uint64_t times = 0;     ///< bitmaps that have this table
+  uint64_t findings = 0;  ///< as they were counted
+};
+
 /// Who uses which cluster, and what is wrong. Works on the file below the image, so that caches must be written back
 /// before, and nobody else may use the image meanwhile: the caller holds Qcow2::lock_ exclusively.
 class Checker {
@@ -80,7 +88,17 @@ class Checker {
   [[nodiscard]] bool overlaps_metadata(HostOffset offset, uint64_t bytes,
                                        std::optional<Metadata> own = std::nullopt) const;
 
+  /// After count_references(): whether the clusters that [offset, offset + bytes) touches have `times` references.
+  [[nodiscard]] bool is_used_only_for(HostOffset offset, uint64_t bytes, uint64_t times) const;
+
+  /// Whether a bitmap table may have the entry, and what it refers to is there.
+  [[nodiscard]] bool is_sound(BitmapTableEntry entry) const {
+    return entry.valid(geometry_) && entry.cluster().v < file_bytes_;
+  }
+
   void set_reporter(CheckReporter& reporter) { reporter_ = &reporter; }
+  /// Asked between tables: count_references() and compare() end with ECANCELED then.
+  void set_should_stop(std::function<bool()> should_stop) { should_stop_ = std::move(should_stop); }
   [[nodiscard]] CheckResult& result() { return result_; }
   [[nodiscard]] ClusterCounts& counts() { return *counts_; }
   [[nodiscard]] std::vector<L2Reference>& l2_tables() { return l2_tables_; }
@@ -98,10 +116,23 @@ class Checker {
   [[nodiscard]] bool lost_references() const { return lost_references_; }
   /// Some COPIED flag may be wrong.
   [[nodiscard]] bool copied_suspect() const { return copied_suspect_; }
+  /// No cluster in use has a refcount that is too low, or one that could not be counted. Tables that are not followed
+  /// aside.
+  [[nodiscard]] bool refcounts_match() const { return low_refcounts_ == 0 && !overflowed_ && blocks_outside_.empty(); }
+  void forget_blocks_outside() { blocks_outside_.clear(); }
   /// Entries of the snapshot table without the fields that version 3 requires, and those that break a limit.
   [[nodiscard]] uint64_t snapshot_defects() const { return snapshot_defects_; }
+  /// The snapshot table is in the file, so that its clusters can be freed.
+  [[nodiscard]] bool snapshot_table_counted() const { return snapshot_table_counted_; }
+  /// With `repair_entries`: bitmap tables to be mended, and the number of bitmaps whose table is not in the file.
+  [[nodiscard]] const std::vector<DamagedBitmapTable>& damaged_bitmap_tables() const { return damaged_bitmap_tables_; }
+  [[nodiscard]] uint64_t lost_bitmap_tables() const { return lost_bitmap_tables_; }
 
  private:
+  [[nodiscard]] Result<void> check_not_stopped() const {
+    if (should_stop_ && should_stop_()) return Error::from_errno(ECANCELED);
+    return {};
+  }
   struct MetadataExtent {
     uint64_t offset = 0, end = 0;
     Metadata kind = Metadata::kOther;
@@ -128,6 +159,7 @@ class Checker {
   Result<void> count_snapshots() coroutine_fn;
   Result<void> report_oversized_snapshots(const SnapshotTable& table);
   Result<void> count_bitmaps() coroutine_fn;
+  void note_lost_bitmap_table(const BitmapEntry& bitmap, uint64_t times);
   void count_bitmap_table(const BitmapEntry& bitmap, std::span<const std::byte> table, uint64_t times);
   void report_unreadable(std::string_view what, HostOffset offset, const Error& error);
 
@@ -158,6 +190,7 @@ class Checker {
 
   Qcow2& image_;
   CheckReporter* reporter_;
+  std::function<bool()> should_stop_;
   const bool repair_entries_;
 
   // Constant after prepare().
@@ -175,7 +208,12 @@ class Checker {
   std::vector<L2Reference> l2_tables_, new_l2_tables_;
   std::vector<uint64_t> refcount_table_;
   std::vector<uint64_t> blocks_outside_;  ///< indexes into refcount_table_ that point behind the end of the file
+  uint64_t low_refcounts_ = 0;            ///< clusters whose refcount is lower than the count
+  bool overflowed_ = false;               ///< a count is higher than a refcount can be
   uint64_t snapshot_defects_ = 0;
+  bool snapshot_table_counted_ = false;
+  std::vector<DamagedBitmapTable> damaged_bitmap_tables_;
+  uint64_t lost_bitmap_tables_ = 0;
   bool needs_rebuild_ = false, io_failed_ = false, lost_references_ = false, copied_suspect_ = false;
 };
 

@@ -121,6 +121,7 @@ Result<void> Checker::walk_refcounts(bool count_errors, const OnDifference& on_d
   };
   const auto compare_next = [&](const OrderedRead& read, const Result<void>& status, std::span<std::byte> bytes)
                                 coroutine_fn -> Result<void> {
+    COIMG_TRY(check_not_stopped());
     const HostCluster first(read.tag * per_block);
     const uint64_t count = clusters_of(read.tag);
     const BlockState state = block_state(read.tag);
@@ -216,6 +217,7 @@ Result<void> Checker::compare() {
     report(
         fmt::format("{} cluster {} refcount={} reference={}", leak ? "Leaked" : "ERROR", cluster.v, stored, counted));
     ++(leak ? result_.leaks : result_.corruptions);
+    if (!leak) ++low_refcounts_;
     if (stored == 0) needs_rebuild_ = true;
     return std::nullopt;
   };
@@ -234,6 +236,7 @@ Result<void> Checker::correct_refcounts(RepairMode mode) {
                        counted));
     if (!allowed) return std::nullopt;
     --(leak ? result_.leaks : result_.corruptions);
+    if (!leak) --low_refcounts_;
     ++(leak ? result_.leaks_fixed : result_.corruptions_fixed);
     return counted;
   };

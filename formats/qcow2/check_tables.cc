@@ -156,6 +156,7 @@ Result<void> Checker::count_l2_tables() {
         return OrderedRead{l2_tables_[index].offset, geometry_.cluster_size(), index};
       },
       [&](const OrderedRead& read, const Result<void>& status, std::span<std::byte> bytes) -> Result<void> {
+        COIMG_TRY(check_not_stopped());
         if (status.ok()) {
           count_l2_table(l2_tables_[read.tag], bytes);
         } else {

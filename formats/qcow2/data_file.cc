@@ -18,7 +18,7 @@ Result<void> Qcow2::zero_raw_data_file(GuestOffset offset, uint64_t bytes, bool 
 
 /// Gives space back that no entry shows any more.
 Result<void> Qcow2::discard_data_file(GuestOffset offset, uint64_t bytes) {
-  if (!geometry_.external_data() || raw_data_file_ || !flags_.discard_unmap) return {};
+  if (!geometry_.external_data() || raw_data_file_ || !passes_discards()) return {};
   return data_.co_pdiscard(offset.v, bytes);
 }
 

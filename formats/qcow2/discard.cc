@@ -130,13 +130,13 @@ Result<void> Qcow2::pdiscard(uint64_t offset, uint64_t bytes) {
   const TrackedRequest request(in_flight_, first, aligned_end - first, RangeMode::kExclusive);
   COIMG_TRY(bitmaps_.note_change(first, aligned_end - first));
   return discard_clusters(GuestOffset(first), (aligned_end - first) / geometry_.cluster_size(),
-                          flags_.discard_unmap ? FreedSpace::kDiscard : FreedSpace::kKeep);
+                          freed(passes_discards()));
 }
 
 /// Discarded clusters read as zeros. Where the format cannot say so without showing the backing file nothing happens.
 Result<void> Qcow2::discard_clusters(GuestOffset first, uint64_t clusters, FreedSpace space) {
   const uint64_t bytes = clusters << geometry_.cluster_bits();
-  COIMG_TRY(zero_raw_data_file(first, bytes, /*may_unmap=*/flags_.discard_unmap));
+  COIMG_TRY(zero_raw_data_file(first, bytes, /*may_unmap=*/passes_discards()));
   bool backed = false;
   uint32_t version = 3;
   {

@@ -7,6 +7,7 @@
 // Format: qcow2, section "Check before every write to the qcow2 file".
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cassert>
 
 #include "block/util/math.h"
@@ -18,8 +19,12 @@ namespace {
 
 constexpr std::string_view kBitmapDirectory = "bitmap directory";
 
+/// Of all snapshots together: the L1 tables of hundreds of snapshots of a disk of many TiB.
+constexpr uint64_t kMaxInactiveL1Entries = uint64_t{1} << 26;
+
 /// Structures that the header or a snapshot refers to.
 struct FixedStructure {
+  OverlapStructure kind;
   std::string_view name;
   HostOffset offset;
   uint64_t bytes = 0;
@@ -28,21 +33,26 @@ struct FixedStructure {
 std::vector<FixedStructure> fixed_structures(const Header& header, const Geometry& geometry,
                                              const RefcountTable& refcounts, const std::vector<Snapshot>& snapshots) {
   std::vector<FixedStructure> structures{
-      {"qcow2_header", HostOffset(0), geometry.cluster_size()},
-      {"active L1 table", header.l1_table_offset, header.l1_size * uint64_t{8}},
-      {"refcount table", refcounts.table_offset(), refcounts.table_clusters() * geometry.cluster_size()},
+      {kOverlapHeader, "qcow2_header", HostOffset(0), geometry.cluster_size()},
+      {kOverlapActiveL1, "active L1 table", header.l1_table_offset, header.l1_size * uint64_t{8}},
+      {kOverlapRefcountTable, "refcount table", refcounts.table_offset(),
+       refcounts.table_clusters() * geometry.cluster_size()},
   };
   if (!snapshots.empty()) {
-    structures.push_back({"snapshot table", header.snapshots_offset, stored_table_bytes(snapshots)});
+    structures.push_back(
+        {kOverlapSnapshotTable, "snapshot table", header.snapshots_offset, stored_table_bytes(snapshots)});
   }
   for (const Snapshot& snapshot : snapshots) {
-    structures.push_back({"inactive L1 table", snapshot.l1_table_offset, snapshot.l1_size * uint64_t{8}});
+    structures.push_back(
+        {kOverlapInactiveL1, "inactive L1 table", snapshot.l1_table_offset, snapshot.l1_size * uint64_t{8}});
   }
   if (header.bitmaps) {
-    structures.push_back({kBitmapDirectory, header.bitmaps->directory_offset, header.bitmaps->directory_bytes});
+    structures.push_back(
+        {kOverlapBitmapDirectory, kBitmapDirectory, header.bitmaps->directory_offset, header.bitmaps->directory_bytes});
   }
   if (header.encryption) {
-    structures.push_back({"encryption header", header.encryption->offset, header.encryption->bytes});
+    structures.push_back(
+        {kOverlapEncryption, "encryption header", header.encryption->offset, header.encryption->bytes});
   }
   return structures;
 }
@@ -54,13 +64,18 @@ ClusterRun clusters_of(const Geometry& geometry, HostOffset offset, uint64_t byt
 }  // namespace
 
 Result<void> Qcow2::check_overlap_locked(HostOffset offset, uint64_t bytes) {
+  if ((options_.overlap_checks & kOverlapAll & ~uint32_t{kOverlapEncryption}) == 0) return {};
   if (!overlap_guard_built_) COIMG_TRY(build_overlap_guard_locked());
-  const ClusterRun run = clusters_of(geometry_, offset, bytes);
-  const auto hit = metadata_clusters_.first_overlap(run.first, run.count());
-  if (!hit) [[likely]]
-    return {};
-  return corruption(
-      fmt::format("Preventing invalid write on metadata (overlaps with {})", metadata_name_locked(hit->first)), true);
+  ClusterRun run = clusters_of(geometry_, offset, bytes);
+  while (const auto hit = metadata_clusters_.first_overlap(run.first, run.count())) [[unlikely]] {
+    const std::string_view name = guarded_metadata_locked(hit->first);
+    if (!name.empty()) {
+      return corruption(fmt::format("Preventing invalid write on metadata (overlaps with {})", name), true);
+    }
+    run.first = hit->first + 1;
+    if (run.first == run.end) break;
+  }
+  return {};
 }
 
 Result<void> Qcow2::check_bitmap_directory_locked() {
@@ -85,12 +100,13 @@ Result<void> Qcow2::check_bitmap_directory_locked() {
 /// Errors: EIO, reported, when a table lies in the header or in a table that the header refers to: writing the one
 /// would damage the other.
 Result<void> Qcow2::build_overlap_guard_locked() {
-  metadata_clusters_.clear();
+  metadata_clusters_ = inactive_l2_;
+  ClusterSet fixed;
   for (const FixedStructure& structure : fixed_structures(header_, geometry_, *refcounts_, snapshots_)) {
     const ClusterRun run = clusters_of(geometry_, structure.offset, structure.bytes);
     metadata_clusters_.insert(run.first, run.count());
+    if (options_.overlap_checks & structure.kind) fixed.insert(run.first, run.count());
   }
-  const ClusterSet fixed = metadata_clusters_;
   auto add_table = [&](HostOffset table) -> bool {
     const HostCluster cluster = geometry_.host_cluster(table);
     if (fixed.first_overlap(cluster, ClusterCount(1))) return false;
@@ -112,16 +128,46 @@ Result<void> Qcow2::build_overlap_guard_locked() {
   return {};
 }
 
-/// What lies in a metadata cluster, for messages.
-std::string Qcow2::metadata_name_locked(HostCluster cluster) const {
+std::string_view Qcow2::guarded_metadata_locked(HostCluster cluster) const {
+  bool left_alone = false;
   for (const FixedStructure& structure : fixed_structures(header_, geometry_, *refcounts_, snapshots_)) {
     const ClusterRun run = clusters_of(geometry_, structure.offset, structure.bytes);
-    if (cluster >= run.first && cluster < run.end) return std::string(structure.name);
+    if (cluster < run.first || cluster >= run.end) continue;
+    if (options_.overlap_checks & structure.kind) return structure.name;
+    left_alone = true;
   }
-  for (const uint64_t entry : refcounts_->entries()) {
-    if (geometry_.host_cluster(HostOffset(entry & kRefcountTableOffsetMask)) == cluster) return "refcount block";
+  const auto is_block = [&](uint64_t entry) {
+    return geometry_.host_cluster(HostOffset(entry & kRefcountTableOffsetMask)) == cluster;
+  };
+  if (std::ranges::any_of(refcounts_->entries(), is_block)) {
+    return options_.overlap_checks & kOverlapRefcountBlock ? "refcount block" : "";
   }
-  return "active L2 table";
+  if (left_alone) return "";
+  const auto is_active = [&](L1Entry entry) {
+    return entry.has_table() && geometry_.host_cluster(entry.l2_table()) == cluster;
+  };
+  if (inactive_l2_.first_overlap(cluster, ClusterCount(1)) && std::ranges::none_of(l1_table_, is_active)) {
+    return "inactive L2 table";
+  }
+  return options_.overlap_checks & kOverlapActiveL2 ? "active L2 table" : "";
+}
+
+Result<void> Qcow2::load_inactive_l2_locked() {
+  if (!(options_.overlap_checks & kOverlapInactiveL2)) return {};
+  inactive_l2_.clear();
+  reset_overlap_guard();
+  uint64_t entries = 0;
+  for (const Snapshot& snapshot : snapshots_) {
+    entries += snapshot.l1_size;
+    if (entries > kMaxInactiveL1Entries) return Error(EFBIG, "too many snapshots for the overlap check of all tables");
+    const auto table = load_snapshot_l1_locked(snapshot);
+    if (!table.ok() && table.error().errnum() == EUCLEAN) continue;  // nothing follows it
+    if (!table.ok()) return table.error();
+    for (const L1Entry entry : *table) {
+      if (entry.has_table()) inactive_l2_.insert(geometry_.host_cluster(entry.l2_table()), ClusterCount(1));
+    }
+  }
+  return {};
 }
 
 void Qcow2::note_metadata(HostOffset offset, uint64_t bytes, bool in_use) {

@@ -88,24 +88,6 @@ Result<void> check_writable(const Header& header, const BlockNode& file, const O
   return {};
 }
 
-struct RuntimeOptions {
-  std::optional<bool> lazy_refcounts = {};
-};
-
-/// Those that tune other programs' caches have no influence on what is read or written.
-Result<RuntimeOptions> take_runtime_options(Options& options, const Header& header) {
-  for (const char* name : {"cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"}) {
-    COIMG_TRY(options.take_size(name));
-  }
-  COIMG_TRY(options.take_size("cache-clean-interval"));
-  RuntimeOptions taken;
-  taken.lazy_refcounts = COIMG_TRY(options.take_bool("lazy-refcounts"));
-  if (taken.lazy_refcounts.value_or(false) && header.version < 3) {
-    return Error(EINVAL, "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level");
-  }
-  return taken;
-}
-
 /// What a repair at open tells.
 class WarningReporter final : public CheckReporter {
  public:
@@ -128,14 +110,14 @@ Result<std::unique_ptr<Qcow2>> Qcow2::open(const DriverType& type, DriverType::O
     if (!args.data_file) return Error(ENOTSUP, "the image's data are in another file");
     data = COIMG_TRY(args.data_file->open(header.data_file.value_or("")));
   }
-  std::unique_ptr<Qcow2> image(new Qcow2(type, std::move(args), *data, std::move(header), options.lazy_refcounts));
+  std::unique_ptr<Qcow2> image(new Qcow2(type, std::move(args), *data, std::move(header), options));
   COIMG_TRY(image->load_tables());
   if (image->flags_.writable) COIMG_TRY(image->prepare_for_writing());
   return image;
 }
 
 Qcow2::Qcow2(const DriverType& type, DriverType::OpenArgs args, BlockNode& data, Header header,
-             std::optional<bool> lazy_refcounts)
+             const RuntimeOptions& options)
     : type_(type),
       file_(*args.file),
       data_(data),
@@ -146,7 +128,7 @@ Qcow2::Qcow2(const DriverType& type, DriverType::OpenArgs args, BlockNode& data,
       compression_type_(header.compression_type),
       raw_data_file_((header.incompatible_features & kExternalDataFile) != 0 &&
                      (header.autoclear_features & kRawExternalData) != 0),
-      lazy_refcounts_(lazy_refcounts),
+      options_(options),
       header_(std::move(header)) {
   // A part of a sector is not shown to guests, and the next rewrite of the header drops it.
   header_.size = align_down(header_.size, kSectorSize);
@@ -177,6 +159,7 @@ Result<void> Qcow2::load_tables() {
   }
   const auto oversized = flags_.check ? OversizedSnapshots::kDiscard : OversizedSnapshots::kRefuse;
   snapshots_ = COIMG_TRY(load_snapshot_table(file_, header_, oversized)).snapshots;
+  if (flags_.writable && !flags_.check) COIMG_TRY(load_inactive_l2_locked());
   COIMG_TRY(bitmaps_.load_directory_locked());
   if (header_.stale_bitmaps) {
     emit_warning(
@@ -355,7 +338,7 @@ Result<void> Qcow2::store_refcount_table_location(HostOffset offset, uint32_t cl
 /// stay in memory, and L2 tables need not wait for them.
 bool Qcow2::refcounts_are_lazy_locked() const {
   return header_.version >= 3 && !flags_.check &&
-         lazy_refcounts_.value_or((header_.compatible_features & kLazyRefcounts) != 0);
+         options_.lazy_refcounts.value_or((header_.compatible_features & kLazyRefcounts) != 0);
 }
 
 Result<void> Qcow2::mark_dirty_locked() {

@@ -32,6 +32,7 @@
 #include "formats/qcow2/header.h"
 #include "formats/qcow2/metadata_cache.h"
 #include "formats/qcow2/refcount.h"
+#include "formats/qcow2/runtime_options.h"
 #include "formats/qcow2/snapshot.h"
 
 namespace coimg::qcow2 {
@@ -97,7 +98,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   friend class Repairer;
 
   Qcow2(const DriverType& type, DriverType::OpenArgs args, BlockNode& data, Header header,
-        std::optional<bool> lazy_refcounts);
+        const RuntimeOptions& options);
 
   // --- qcow2.cc: life cycle -------------------------------------------------------------------------------------
   void make_caches();
@@ -250,8 +251,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<void> grow_l1_table_locked(uint64_t entries) coroutine_fn CO_REQUIRES(lock_);
   Result<void> store_l1_location_locked(HostOffset offset, uint32_t entries) coroutine_fn CO_REQUIRES(lock_);
   Result<void> store_size_locked(uint64_t new_length) coroutine_fn CO_REQUIRES(lock_);
-  Result<void> drop_l2_tables_locked(uint64_t begin, uint64_t end) coroutine_fn CO_REQUIRES(lock_);
-  Result<void> free_l2_table_locked(HostOffset table) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> drop_l2_tables_locked(uint64_t begin, uint64_t end, FreedSpace space) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> free_l2_table_locked(HostOffset table, FreedSpace space) coroutine_fn CO_REQUIRES(lock_);
   void truncate_file_best_effort_locked() coroutine_fn CO_REQUIRES(lock_);
 
   // --- preallocate.cc ----------------------------------------------------------------------------------------------
@@ -290,6 +291,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<size_t> find_snapshot_locked(const SnapshotSelector& selector) const CO_REQUIRES_SHARED(lock_);
   Result<L1Copy> store_l1_copy_locked() coroutine_fn CO_REQUIRES(lock_);
   Result<std::vector<L1Entry>> load_snapshot_l1_locked(const Snapshot& snapshot) coroutine_fn CO_REQUIRES(lock_);
+  Result<void> check_snapshot_l1_locked(const Snapshot& snapshot, std::span<const L1Entry> table) const
+      CO_REQUIRES_SHARED(lock_);
   Result<void> store_l1_table_locked(std::span<const L1Entry> table) coroutine_fn CO_REQUIRES(lock_);
   Result<DroppedReferences> collect_references_locked(HostOffset table) coroutine_fn CO_REQUIRES(lock_);
   Result<void> add_references_locked(std::span<const L1Entry> table) coroutine_fn CO_REQUIRES(lock_);
@@ -311,7 +314,11 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   /// The same for the bitmap directory, which is about to be changed in place.
   Result<void> check_bitmap_directory_locked() CO_REQUIRES_SHARED(lock_);
   Result<void> build_overlap_guard_locked() CO_REQUIRES_SHARED(lock_);
-  std::string metadata_name_locked(HostCluster cluster) const CO_REQUIRES_SHARED(lock_);
+  /// Reads which L2 tables snapshots have, if the guard is to know them; to be called when snapshots have changed.
+  /// Errors: EFBIG for more than is reasonable.
+  Result<void> load_inactive_l2_locked() coroutine_fn CO_REQUIRES(lock_);
+  /// What lies in a metadata cluster, by name; empty when it is nothing that the user wants to be guarded.
+  std::string_view guarded_metadata_locked(HostCluster cluster) const CO_REQUIRES_SHARED(lock_);
   void note_metadata(HostOffset offset, uint64_t bytes, bool in_use);
   /// The tables were changed behind the guard's back (repair): it looks again before it is asked the next time.
   void reset_overlap_guard() { overlap_guard_built_ = false; }
@@ -330,8 +337,8 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   const OpenFlags flags_;
   Geometry geometry_;  ///< changes only when refcounts get another width, and nothing is in flight
   const CompressionType compression_type_;
-  const bool raw_data_file_;                  ///< the external data file has to be a raw image of the disk
-  const std::optional<bool> lazy_refcounts_;  ///< the user's wish; without one the header decides
+  const bool raw_data_file_;  ///< the external data file has to be a raw image of the disk
+  const RuntimeOptions options_;
 
   RequestTracker in_flight_;
   CoRwlock lock_;
@@ -345,6 +352,11 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   std::unique_ptr<RefcountTable> refcounts_;
   Bitmaps bitmaps_{*this};  ///< has rules of its own
 
+  /// Whether what the guest discards, and what becomes free otherwise, is given back to the host.
+  [[nodiscard]] bool passes_discards() const { return flags_.discard_unmap && options_.discard_on_request; }
+  static FreedSpace freed(bool discard) { return discard ? FreedSpace::kDiscard : FreedSpace::kKeep; }
+
+  ClusterSet inactive_l2_;        ///< under lock_; empty unless the guard is to know them
   ClusterSet metadata_clusters_;  ///< valid when built; never changes across a yield, so it needs no lock
   bool overlap_guard_built_ = false;
 

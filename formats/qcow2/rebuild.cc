@@ -33,7 +33,7 @@ Result<void> Repairer::write_new_refcounts(const RefcountPlacement& placement) {
 Result<void> Repairer::free_old_refcounts() {
   const CheckResult before = checker_->result();
   SilentReporter silent;
-  auto fresh = std::make_unique<Checker>(image_, silent, false);
+  auto fresh = std::make_unique<Checker>(image_, silent, /*repair_entries=*/true);
   COIMG_TRY(fresh->count_references());
   COIMG_TRY(fresh->compare());
   if (fresh->io_failed()) return Error(EIO, "could not read the image again after rebuilding its refcounts");

@@ -14,11 +14,13 @@ constexpr unsigned kTablesInFlight = 8;
 
 }  // namespace
 
-Repairer::Repairer(Qcow2& image, CheckReporter& reporter, RepairMode mode)
+Repairer::Repairer(Qcow2& image, const CheckOptions& options)
     : image_(image),
-      reporter_(reporter),
-      mode_(mode),
-      checker_(std::make_unique<Checker>(image, reporter, mode == RepairMode::kAll)) {}
+      reporter_(*options.reporter),
+      mode_(options.repair),
+      checker_(std::make_unique<Checker>(image, reporter_, mode_ == RepairMode::kAll)) {
+  if (mode_ == RepairMode::kNone) checker_->set_should_stop(options.should_stop);
+}
 
 Result<CheckResult> Repairer::run() {
   const Result<void> outcome = repair();
@@ -30,14 +32,26 @@ Result<CheckResult> Repairer::run() {
 
 Result<void> Repairer::repair() {
   COIMG_TRY(checker_->count_references());
-  if (mode_ == RepairMode::kAll && !checker_->io_failed()) COIMG_TRY(mend_misplaced_zeroes());
+  if (mode_ == RepairMode::kAll && !checker_->io_failed()) {
+    COIMG_TRY(mend_misplaced_zeroes());
+    COIMG_TRY(mend_bitmap_tables());
+  }
   COIMG_TRY(checker_->compare());
   const bool may_repair = mode_ != RepairMode::kNone && !checker_->io_failed();
   if (may_repair) COIMG_TRY(repair_refcounts());
   if (checker_->copied_suspect() && !checker_->io_failed()) COIMG_TRY(check_copied());
   if (!may_repair || checker_->io_failed()) return {};
-  if (mode_ == RepairMode::kAll && checker_->snapshot_defects() != 0) COIMG_TRY(complete_snapshot_table());
+  if (mode_ == RepairMode::kAll) COIMG_TRY(repair_with_new_clusters());
   return clear_marks();
+}
+
+/// What needs clusters to be allocated, so that all refcounts have to be right. What is left besides does no harm then.
+Result<void> Repairer::repair_with_new_clusters() {
+  if (!checker_->refcounts_match() || checker_->result().check_errors != 0) return {};
+  const uint64_t snapshots = checker_->snapshot_defects(), bitmaps = checker_->lost_bitmap_tables();
+  if (snapshots != 0 && checker_->snapshot_table_counted()) COIMG_TRY(complete_snapshot_table());
+  if (bitmaps != 0) COIMG_TRY(replace_lost_bitmap_tables());
+  return {};
 }
 
 Result<void> Repairer::repair_refcounts() {
@@ -107,6 +121,7 @@ Result<void> Repairer::drop_blocks_outside() {
       image_.file_.co_pwrite(offset, std::as_bytes(std::span(stored))).with_context("storing the refcount table"));
   checker_->result().corruptions -= outside.size();
   checker_->result().corruptions_fixed += outside.size();
+  checker_->forget_blocks_outside();
   return {};
 }
 

@@ -1,7 +1,8 @@
 // Repairer: runs a check and mends what it found, as far as the mode allows.
 //
 // repair.cc drives, and corrects COPIED flags and single entries; rebuild.cc makes new refcount structures;
-// repair_snapshots.cc completes the snapshot table. Nothing is repaired when a table could not be read.
+// repair_snapshots.cc completes the snapshot table, repair_bitmaps.cc replaces what bitmaps have lost. Nothing is
+// repaired when a table could not be read.
 //
 // Format: qcow2, sections "Check and repair: Repair modes", "Rebuild".
 #pragma once
@@ -25,7 +26,8 @@ class Qcow2;
 /// afterwards the caches hold nothing.
 class Repairer {
  public:
-  Repairer(Qcow2& image, CheckReporter& reporter, RepairMode mode);
+  /// The reporter of the options outlives the object.
+  Repairer(Qcow2& image, const CheckOptions& options);
 
   /// The findings that are left and those that were repaired.
   ///
@@ -41,6 +43,7 @@ class Repairer {
   void report(std::string_view line) { reporter_.finding(line); }
   Result<void> repair() coroutine_fn;
   Result<void> repair_refcounts() coroutine_fn;
+  Result<void> repair_with_new_clusters() coroutine_fn;
   Result<void> mend_misplaced_zeroes() coroutine_fn;
   Result<void> drop_blocks_outside() coroutine_fn;
   Result<void> check_copied() coroutine_fn;
@@ -57,6 +60,12 @@ class Repairer {
 
   // --- repair_snapshots.cc
   Result<void> complete_snapshot_table() coroutine_fn;
+
+  // --- repair_bitmaps.cc
+  Result<void> mend_bitmap_tables() coroutine_fn;
+  Result<void> replace_lost_bitmap_tables() coroutine_fn;
+  Result<bool> is_only_reference(HostOffset offset, uint64_t bytes) coroutine_fn;
+  Result<HostOffset> write_full_bitmap_table(uint32_t entries) coroutine_fn;
 
   Qcow2& image_;
   CheckReporter& reporter_;

@@ -13,8 +13,6 @@ Result<void> Repairer::complete_snapshot_table() {
   image_.lock_.assert_wrlocked();
   CheckResult& result = checker_->result();
   const uint64_t defects = checker_->snapshot_defects();
-  // Clusters are allocated, so the refcounts have to be right.
-  if (result.corruptions != defects || result.check_errors != 0) return {};
   COIMG_TRY(forget_caches());
 
   Header& header = image_.header_;
@@ -23,8 +21,8 @@ Result<void> Repairer::complete_snapshot_table() {
   const std::vector<std::byte> table = COIMG_TRY(encode_snapshot_table(parsed.snapshots));
 
   changed_ = true;
-  HostOffset offset;
-  if (!table.empty()) {  // none of the snapshots may have been good
+  HostOffset offset;  // an empty table is nowhere: the first entry may be too long
+  if (!table.empty()) {
     const ClusterCount clusters(geometry.clusters_for(table.size()));
     offset = geometry.host_offset(COIMG_TRY(image_.refcounts_->allocate(clusters)));
     COIMG_TRY(image_.file_.co_pwrite(offset.v, table).with_context("writing the repaired snapshot table"));
@@ -33,7 +31,8 @@ Result<void> Repairer::complete_snapshot_table() {
 
   const HostCluster old_start = geometry.host_cluster(header.snapshots_offset);
   COIMG_TRY(image_.store_snapshot_location_locked(offset, static_cast<uint32_t>(parsed.snapshots.size())));
-  image_.refcounts_->free_best_effort(old_start, ClusterCount(geometry.clusters_for(parsed.bytes)));
+  const ClusterCount old_clusters(geometry.clusters_for(parsed.bytes));
+  if (old_clusters.v != 0) image_.refcounts_->free_best_effort(old_start, old_clusters);
   COIMG_TRY(image_.flush_locked());
   image_.snapshots_ = COIMG_TRY(load_snapshot_table(image_.file_, header)).snapshots;
   result.corruptions -= defects;

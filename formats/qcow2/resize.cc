@@ -61,9 +61,14 @@ Result<void> Qcow2::resize_exclusively(uint64_t new_length, Preallocation preall
     }
   }
   COIMG_TRY(bitmaps_.prepare_resize(new_length));
-  COIMG_TRY(new_length > virtual_size_ ? grow(new_length, preallocation) : shrink(new_length));
-  bitmaps_.resize(new_length);
-  return {};
+  const uint64_t old_length = virtual_size_;
+  const Result<void> resized = new_length > old_length ? grow(new_length, preallocation) : shrink(new_length);
+  if (virtual_size_ == new_length) {  // also when what comes after that failed
+    bitmaps_.resize(new_length);
+  } else if (new_length < old_length) {  // what lies behind the new end may be gone
+    COIMG_TRY(bitmaps_.note_change(new_length, old_length - new_length));
+  }
+  return resized;
 }
 
 // --- growing -------------------------------------------------------------------------------------------------------
@@ -162,7 +167,7 @@ Result<void> Qcow2::grow_l1_table_locked(uint64_t entries) {
   if (old_bytes == 0) return {};
   const ClusterCount old_clusters(geometry_.clusters_for(old_bytes));
   note_metadata(old_offset, old_clusters.v << geometry_.cluster_bits(), false);
-  return refcounts_->decrement(geometry_.host_cluster(old_offset), old_clusters);
+  return refcounts_->decrement(geometry_.host_cluster(old_offset), old_clusters, freed(options_.discard_other));
 }
 
 /// Durable when it returns.
@@ -201,7 +206,7 @@ Result<void> Qcow2::shrink(uint64_t new_length) {
   }
 
   CoWriteGuard guard(lock_);
-  COIMG_TRY(drop_l2_tables_locked(tables_left, l1_table_.size()));
+  COIMG_TRY(drop_l2_tables_locked(tables_left, l1_table_.size(), FreedSpace::kDiscard));
   COIMG_TRY(flush_locked());
   COIMG_TRY(refcounts_->drop_empty_blocks());
   COIMG_TRY(store_size_locked(new_length));
@@ -212,7 +217,7 @@ Result<void> Qcow2::shrink(uint64_t new_length) {
 }
 
 /// Takes the tables of L1 entries [begin, end) out of the L1 table, then frees them and what they refer to.
-Result<void> Qcow2::drop_l2_tables_locked(uint64_t begin, uint64_t end) {
+Result<void> Qcow2::drop_l2_tables_locked(uint64_t begin, uint64_t end, FreedSpace space) {
   if (begin >= end) return {};
   const std::vector<L1Entry> dropped(l1_table_.begin() + static_cast<ptrdiff_t>(begin),
                                      l1_table_.begin() + static_cast<ptrdiff_t>(end));
@@ -226,14 +231,14 @@ Result<void> Qcow2::drop_l2_tables_locked(uint64_t begin, uint64_t end) {
             L1Entry());
   file_.debug_event(DebugEvent::kL1ShrinkFreeL2Clusters);
   for (const L1Entry entry : dropped) {
-    if (entry.has_table()) COIMG_TRY(free_l2_table_locked(entry.l2_table()));
+    if (entry.has_table()) COIMG_TRY(free_l2_table_locked(entry.l2_table(), space));
   }
   return {};
 }
 
 /// Frees a table that the L1 table on disk does not refer to any more. With one that snapshots share only the
 /// references that came through the active L1 table go.
-Result<void> Qcow2::free_l2_table_locked(HostOffset table) {
+Result<void> Qcow2::free_l2_table_locked(HostOffset table, FreedSpace space) {
   const DroppedReferences dropped = COIMG_TRY(collect_references_locked(table));
   const HostCluster cluster = geometry_.host_cluster(table);
   const bool last_user = COIMG_TRY(refcounts_->refcount(cluster)) == 1;
@@ -242,7 +247,7 @@ Result<void> Qcow2::free_l2_table_locked(HostOffset table) {
     note_metadata(table, geometry_.cluster_size(), false);
   }
   for (const ClusterRun& run : dropped.runs()) {
-    COIMG_TRY(refcounts_->decrement(run.first, run.count(), FreedSpace::kDiscard));
+    COIMG_TRY(refcounts_->decrement(run.first, run.count(), space));
   }
   return {};
 }

@@ -88,23 +88,25 @@ Result<void> Qcow2::create_snapshot(const std::string& name) {
     return kept;
   }
   note_metadata(copy.offset, copy.clusters.v << geometry_.cluster_bits(), true);
-  return {};
+  return load_inactive_l2_locked();
 }
 
 Result<void> Qcow2::apply_snapshot(const SnapshotSelector& selector) {
   COIMG_TRY(check_usable());
   const TrackedRequest everything(in_flight_, 0, kMaxFileOffset, RangeMode::kExclusive);
   Snapshot snapshot;
+  std::vector<L1Entry> table;
   {
-    CoReadGuard guard(lock_);
+    CoWriteGuard guard(lock_);
     snapshot = snapshots_[COIMG_TRY(find_snapshot_locked(selector))];
     if (!bitmaps_.empty()) return Error(EBUSY, "Device has active dirty bitmaps");
+    table = COIMG_TRY(load_snapshot_l1_locked(snapshot));
+    COIMG_TRY(check_snapshot_l1_locked(snapshot, table));
   }
   COIMG_TRY(resize_exclusively(snapshot.disk_size));
 
   CoWriteGuard guard(lock_);
   if (snapshot.l1_size > l1_table_.size()) COIMG_TRY(grow_l1_table_locked(snapshot.l1_size));
-  std::vector<L1Entry> table = COIMG_TRY(load_snapshot_l1_locked(snapshot));
   table.resize(l1_table_.size());
   COIMG_TRY(add_references_locked(table));
   Result<void> shared = refresh_copied_locked(table);
@@ -122,7 +124,7 @@ Result<void> Qcow2::apply_snapshot(const SnapshotSelector& selector) {
   const std::vector<L1Entry> before = std::exchange(l1_table_, std::move(table));
   reset_overlap_guard();
   for (const L1Entry entry : before) {
-    if (entry.has_table()) COIMG_TRY(free_l2_table_locked(entry.l2_table()));
+    if (entry.has_table()) COIMG_TRY(free_l2_table_locked(entry.l2_table(), freed(options_.discard_snapshots)));
   }
   return refresh_active_copied_locked();
 }
@@ -141,10 +143,13 @@ Result<void> Qcow2::delete_snapshot(const SnapshotSelector& selector) {
 
   reset_overlap_guard();
   for (const L1Entry entry : table) {
-    if (entry.has_table()) COIMG_TRY(free_l2_table_locked(entry.l2_table()));
+    if (entry.has_table()) COIMG_TRY(free_l2_table_locked(entry.l2_table(), freed(options_.discard_snapshots)));
   }
   const ClusterCount clusters(geometry_.clusters_for(snapshot.l1_size * sizeof(be64)));
-  if (clusters.v != 0) COIMG_TRY(refcounts_->decrement(geometry_.host_cluster(snapshot.l1_table_offset), clusters));
+  if (clusters.v != 0)
+    COIMG_TRY(refcounts_->decrement(geometry_.host_cluster(snapshot.l1_table_offset), clusters,
+                                    freed(options_.discard_other)));
+  COIMG_TRY(load_inactive_l2_locked());
   return refresh_active_copied_locked();
 }
 
@@ -202,6 +207,22 @@ Result<std::vector<L1Entry>> Qcow2::load_snapshot_l1_locked(const Snapshot& snap
   for (const be64& entry : stored) table.emplace_back(uint64_t{entry});
   if (table.size() < needed) table.resize(needed);
   return table;
+}
+
+/// What becomes the active table must not bring damage with it. Errors: EUCLEAN, naming the first bad entry.
+Result<void> Qcow2::check_snapshot_l1_locked(const Snapshot& snapshot, std::span<const L1Entry> table) const {
+  const uint64_t file_bytes = file_.exact_length();
+  for (size_t i = 0; i < table.size(); ++i) {
+    const uint64_t l2_table = table[i].l2_table().v;
+    if (table[i].raw() == 0 || (table[i].has_table() && geometry_.in_cluster(l2_table) == 0 && l2_table < file_bytes)) {
+      continue;
+    }
+    const uint64_t entry_offset = snapshot.l1_table_offset.v + i * sizeof(be64);
+    return Error(EUCLEAN, fmt::format("the L1 table of snapshot '{}' is damaged: its entry {} at {:#x} is {:#x}",
+                                      snapshot.id, i, entry_offset, table[i].raw()))
+        .at("snapshot L1 table", entry_offset);
+  }
+  return {};
 }
 
 /// Writes a table over the active one, which has the same length. Durable when it returns. After an error the one on

@@ -1115,6 +1115,8 @@ same 'qemu-img create -f qcow2 -o data_file=no/x.data x 1M'
 same 'qemu-img convert --image-opts driver=qcow2,file.filename=gone.qcow2,data-file.filename=d.data,data-file.driver=file -O raw x; cksum x'
 same "qemu-img convert 'json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"gone.qcow2\"},\"data-file\":{\"driver\":\"file\",\"filename\":\"d.data\"}}' -O raw x; cksum x"
 same 'qemu-img compare --image-opts driver=qcow2,file.filename=gone.qcow2,data-file=d.data driver=raw,file.filename=s.raw'
+same 'qemu-img create -q -f qcow2 plain.qcow2 1M; qemu-img map --image-opts driver=qcow2,file.filename=plain.qcow2,data-file.driver=file,data-file.filename=d.data'
+same 'qemu-img create -q -f qcow2 plain.qcow2 1M; qemu-img info --image-opts driver=qcow2,file.filename=plain.qcow2,data-file.driver=file,data-file.filename=d.data'
 
 setup_amend() {
   qemu-img create -q -f qcow2 a.qcow2 1M

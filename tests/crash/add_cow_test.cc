@@ -8,19 +8,13 @@
 #include <span>
 
 #include "block/util/math.h"
-#include "coroutine/main_loop.h"
-#include "tests/crash/suite.h"
+#include "tests/crash/random_runs.h"
 #include "tests/formats/add_cow/image_fixture.h"
 
 namespace coimg::add_cow {
 namespace {
 
-/// The guest's view after one operation.
-struct Version {
-  Bytes content;
-  uint64_t end = 0;  ///< the time when the operation had returned
-  bool flush = false;
-};
+using crash::after_loss, crash::power_losses_at;
 
 class CrashRun {
  public:
@@ -32,7 +26,6 @@ class CrashRun {
     auto file = make_fault_node(create_add_cow(kind, size));
     auto image = make_fault_node(kind.qcow2_image ? create_qcow2(size) : poison(size));
     image_file_ = image.get();
-    begin_ = FaultDriver::now();
     image_ = open_image(kind, std::move(file), std::move(image), backing_);
     record(true);
   }
@@ -67,7 +60,7 @@ class CrashRun {
 
   /// Cuts the power `ios` I/Os after the begin, in up to `most` ways. Returns in how many.
   size_t crash_at(uint64_t ios, size_t most, uint64_t seed) coroutine_fn {
-    const uint64_t time = begin_ + ios;
+    const uint64_t time = history_.time_after(ios);
     const auto losses = power_losses_at(*image_->file(), time, most, seed);
     const auto image_losses = power_losses_at(*image_file_, time, most, ~seed);
     const size_t ways = std::max(losses.size(), image_losses.size());
@@ -80,7 +73,7 @@ class CrashRun {
     return ways;
   }
 
-  uint64_t ios() const { return FaultDriver::now() - begin_; }
+  uint64_t ios() const { return history_.ios(); }
   bool usable() const { return image_ != nullptr; }
   void close() coroutine_fn { EXPECT_TRUE(image_->co_close().ok()); }
 
@@ -89,11 +82,10 @@ class CrashRun {
 
   void crash(uint64_t time, const PowerLoss& loss, const PowerLoss& image_loss) coroutine_fn {
     crash::count_image();
-    const auto after = open_image(kind_, make_mem_node(after_crash(*image_->file(), loss)),
-                                  make_mem_node(after_crash(*image_file_, image_loss)), backing_);
+    const auto after = open_image(kind_, make_mem_node(after_loss(*image_->file(), loss)),
+                                  make_mem_node(after_loss(*image_file_, image_loss)), backing_);
     ASSERT_NE(after, nullptr);
-    const auto [first, last] = possible_versions(time);
-    expect_allowed(read_all(*after), std::span(versions_).subspan(first, last - first + 1));
+    crash::expect_allowed(read_all(*after), history_.possible_at(time));
     ASSERT_TRUE(after->co_truncate(after->length() + kind_.cluster_size * 3).ok());
     expect_zeros_at_end(*after);
     expect_sound(*after);
@@ -109,36 +101,7 @@ class CrashRun {
   void change(uint64_t offset, const Bytes& data) {
     std::ranges::copy(data, content_.begin() + static_cast<ptrdiff_t>(offset));
   }
-  void record(bool flush) { versions_.push_back({content_, FaultDriver::now(), flush}); }
-
-  /// From the last flush that was complete to the operation that was under way.
-  [[nodiscard]] std::pair<size_t, size_t> possible_versions(uint64_t time) const {
-    size_t last = 0;
-    while (last + 1 < versions_.size() && versions_[last].end < time) ++last;
-    // An operation that had returned without writing anything may have done so before or after the cut.
-    while (last + 1 < versions_.size() && versions_[last + 1].end <= time) ++last;
-    size_t first = last;
-    while (!(versions_[first].flush && versions_[first].end <= time)) --first;
-    return {first, last};
-  }
-
-  static std::vector<PowerLoss> power_losses_at(const BlockNode& file, uint64_t time, size_t most, uint64_t seed) {
-    const WriteLog& log = fault_driver(file).write_log();
-    return power_losses(log, log.entries_until(time), most, seed);
-  }
-  static std::shared_ptr<MemDisk> after_crash(const BlockNode& file, const PowerLoss& loss) {
-    return std::make_shared<MemDisk>(fault_driver(file).write_log().bytes_after_crash(loss.count, loss.survives));
-  }
-
-  static void expect_allowed(const Bytes& seen, std::span<const Version> versions) {
-    size_t length = seen.size();
-    for (const Version& version : versions) length = std::min(length, version.content.size());
-    for (size_t at = 0; at < length; ++at) {
-      const auto same = [&](const Version& version) { return version.content[at] == seen[at]; };
-      ASSERT_TRUE(std::ranges::any_of(versions, same))
-          << "byte " << at << " is neither what was flushed nor what was written since";
-    }
-  }
+  void record(bool flush) { history_.record({.content = content_, .flush = flush}); }
 
   /// Neither the backing file nor bits that a crash has left behind the end may show when the disk grows.
   void expect_zeros_at_end(BlockNode& image) const coroutine_fn {
@@ -150,34 +113,14 @@ class CrashRun {
   const ImageKind kind_;
   std::mt19937_64 random_;
   Bytes backing_, content_;
-  std::vector<Version> versions_;
-  uint64_t begin_ = 0;
+  crash::History<> history_;
   const BlockNode* image_file_ = nullptr;
   std::unique_ptr<BlockNode> image_;
 };
 
 class AddCowCrash : public testing::TestWithParam<ImageKind> {};
 
-TEST_P(AddCowCrash, LeavesASoundImageWithAllThatWasFlushed) {
-  constexpr int kSteps = 60;
-  constexpr size_t kCutsPerRun = 120;
-  uint64_t seed = crash::seed();
-  for (size_t left = crash::images_per_case(); left > 0 && !HasFailure(); ++seed) {
-    SCOPED_TRACE(testing::Message() << "COIMG_TEST_SEED=" << seed);
-    run_in_main_loop([&]() coroutine_fn {
-      CrashRun run(GetParam(), seed);
-      ASSERT_TRUE(run.usable());
-      for (int step = 0; step < kSteps && !HasFailure(); ++step) run.step();
-      const uint64_t ios = run.ios();
-      const uint64_t distance = 1 + ios / std::min(left, kCutsPerRun);
-      const size_t ways = std::max<size_t>(left / (ios / distance + 1), 1);
-      for (uint64_t cut = seed % distance; cut <= ios && left > 0 && !HasFailure(); cut += distance) {
-        left -= std::min(left, run.crash_at(cut, std::min<size_t>(ways, 40), seed));
-      }
-      run.close();
-    });
-  }
-}
+TEST_P(AddCowCrash, LeavesASoundImageWithAllThatWasFlushed) { crash::cut_power_everywhere<CrashRun>(GetParam()); }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, AddCowCrash,
                          testing::Values(ImageKind{.cluster_size = 4096, .below = Below::kShort},

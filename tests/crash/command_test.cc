@@ -1,6 +1,7 @@
 // The power goes while a command changes an image. All its writes and flushes are recorded on their way to the kernel;
 // whatever of them has reached the disk, the image must open, be free of corruptions, and show each sector as it was
 // before the command or as it is after.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -29,6 +30,9 @@ constexpr size_t kRefcountBlock = 2 * kCluster;  ///< of an image that coimg has
 
 using Command = std::vector<std::string>;
 
+enum class DataFile { kNone, kPlain, kRaw };
+constexpr const char* kDataFileName = "a.data";
+
 enum class Damage { kNone, kLeak, kRefcountsOfZero };
 
 struct Scenario {
@@ -38,6 +42,7 @@ struct Scenario {
   std::string image = "a.qcow2";
   CopiedFlags copied_flags = CopiedFlags::kRight;
   Damage damage = Damage::kNone;  ///< done to the image after the set-up; a repair puts it right
+  DataFile data_file = DataFile::kNone;
 
   friend std::ostream& operator<<(std::ostream& out, const Scenario& scenario) { return out << scenario.name; }
 };
@@ -98,9 +103,15 @@ class CommandCrash : public testing::TestWithParam<Scenario> {
 
   /// What a guest sees of the image, through its chain.
   Bytes content(const TemporaryDirectory& directory) coroutine_fn {
-    auto image = open_image(registry(), {.name = {.text = directory.path() + "/" + GetParam().image},
-                                         .format = format(),
-                                         .flags = {.writable = false}});
+    const std::string path = directory.path() + "/" + GetParam().image;
+    OpenRequest request{.name = {.text = path}, .format = format(), .flags = {.writable = false}};
+    if (GetParam().data_file != DataFile::kNone) {  // it is not looked for beside the image
+      request.format.clear();
+      request.name.text = fmt::format(
+          R"(json:{{"driver": "qcow2", "file": {{"driver": "file", "filename": "{}"}}, "data-file": {{"driver": "file", "filename": "{}"}}}})",
+          path, directory.path() + "/" + kDataFileName);
+    }
+    auto image = open_image(registry(), request);
     EXPECT_TRUE(image.ok()) << image.error().message();
     if (!image.ok()) return {};
     Bytes seen = read_all(**image);
@@ -210,14 +221,28 @@ TEST_P(CommandCrash, LeavesASoundImageWithOldOrNewContent) {
       Bytes seen;
       run_in_main_loop([&]() coroutine_fn { seen = content(crashed); });
       expect_old_or_new(seen, old_content, new_content);
-      if (scenario.damage == Damage::kNone && format() == "qcow2") {
+      if (scenario.data_file == DataFile::kRaw) {  // who reads it as raw sees no less
+        Bytes raw = after_crash[kDataFileName];
+        raw.resize(seen.size());
+        expect_old_or_new(raw, old_content, new_content);
+      }
+      if (format() == "qcow2") {
         seen_by_qemu.push_back({scenario.image, after_crash[scenario.image]});
         for (const auto& [name, bytes] : after_crash) {
           if (name != scenario.image) seen_by_qemu.push_back({name, bytes});
         }
-        expect_sound_for_qemu(seen_by_qemu, scenario.copied_flags);
+        if (scenario.damage == Damage::kRefcountsOfZero) {
+          expect_repairable_for_qemu(seen_by_qemu);
+        } else {
+          expect_sound_for_qemu(seen_by_qemu, scenario.copied_flags);
+        }
       }
       repair_and_check(crashed);
+      if (scenario.damage != Damage::kNone) {
+        const Bytes repaired = crashed.read(scenario.image);
+        seen_by_qemu.front().bytes = repaired;
+        expect_sound_for_qemu(seen_by_qemu);
+      }
       run_in_main_loop([&]() coroutine_fn { seen = content(crashed); });
       expect_old_or_new(seen, old_content, new_content);
     }
@@ -226,6 +251,11 @@ TEST_P(CommandCrash, LeavesASoundImageWithOldOrNewContent) {
 
 Command convert(const std::string& from, const std::string& to, const std::string& options = "cluster_size=4096") {
   return {"convert", "-f", "raw", "-O", "qcow2", "-o", options, from, to};
+}
+/// An image with its data in another file, where zero clusters hide old data; two.raw is to be written to it.
+std::vector<Command> with_data_file(const std::string& options) {
+  return {convert("one.raw", "a.qcow2", "cluster_size=4096,data_file=a.data" + options),
+          {"io", "-f", "qcow2", "-c", "write -z 0 200k", "a.qcow2"}};
 }
 const Command kOverwrite{"convert", "-n", "-t", "writeback", "-f", "raw", "-O", "qcow2", "two.raw", "a.qcow2"};
 const Command kSnapshot{"snapshot", "-c", "s", "a.qcow2"};
@@ -243,7 +273,7 @@ std::vector<Command> chain_with_other_base() {
                                 convert("two.raw", "other.qcow2")};
   return commands;
 }
-constexpr CopiedFlags kOff = CopiedFlags::kMayBeOff;
+constexpr CopiedFlags kOff = CopiedFlags::kMayBeOff, kRight = CopiedFlags::kRight;
 
 const std::vector<Command> kAddCow{{"create", "-q", "-f", "add-cow", "-o", "cluster_size=4096,image_file=a.img", "-b",
                                     "one.raw", "-F", "raw", "a.add-cow"}};
@@ -342,6 +372,30 @@ const Scenario kScenarios[] = {
      "a.qcow2",
      kOff,
      Damage::kRefcountsOfZero},
+    {"data_file_convert_n", with_data_file(""), kOverwrite, "a.qcow2", kRight, Damage::kNone, DataFile::kPlain},
+    {"data_file_raw_convert_n", with_data_file(",data_file_raw=on"), kOverwrite, "a.qcow2", kRight, Damage::kNone,
+     DataFile::kRaw},
+    {"data_file_resize_grow",
+     with_data_file(""),
+     {"resize", "-q", "--preallocation=metadata", "a.qcow2", "400K"},
+     "a.qcow2",
+     kRight,
+     Damage::kNone,
+     DataFile::kPlain},
+    {"data_file_raw_resize_grow",
+     with_data_file(",data_file_raw=on"),
+     {"resize", "-q", "a.qcow2", "400K"},
+     "a.qcow2",
+     kRight,
+     Damage::kNone,
+     DataFile::kRaw},
+    {"data_file_raw_resize_shrink",
+     with_data_file(",data_file_raw=on"),
+     {"resize", "-q", "--shrink", "a.qcow2", "100K"},
+     "a.qcow2",
+     kRight,
+     Damage::kNone,
+     DataFile::kRaw},
     {"add_cow_convert_n", kAddCow, kOverwriteAddCow, "a.add-cow"},
     {"add_cow_convert_n_again",
      written_add_cow(),

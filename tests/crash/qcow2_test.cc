@@ -11,8 +11,7 @@
 #include <sstream>
 
 #include "block/util/math.h"
-#include "coroutine/main_loop.h"
-#include "tests/crash/suite.h"
+#include "tests/crash/random_runs.h"
 #include "tests/formats/qcow2/image_fixture.h"
 
 namespace coimg::qcow2 {
@@ -20,14 +19,13 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 
-/// The guest's view after one operation.
-struct Version {
-  Bytes content;
-  uint64_t end = 0;  ///< the time when the operation had returned
-  bool flush = false;
+/// With the snapshots that are there.
+struct Version : crash::Version {
   bool snapshot_change = false;     ///< the operation was one on snapshots
   std::set<std::string> snapshots;  ///< their names
 };
+
+using crash::after_loss, crash::expect_allowed, crash::power_losses_at;
 
 class CrashRun {
  public:
@@ -39,7 +37,6 @@ class CrashRun {
     OpenFlags flags{.writable = true};
     flags.discard_unmap = random_() % 2;
     auto data = kind.data_file != DataFile::kNone ? make_fault_node(Bytes(size)) : nullptr;
-    begin_ = FaultDriver::now();
     image_ = open_image(make_fault_node(create_image(kind, size)), backing_, flags, std::move(data));
     record(true);
   }
@@ -103,7 +100,7 @@ class CrashRun {
 
   /// Cuts the power `ios` I/Os after the begin, in up to `most` ways. Returns in how many.
   size_t crash_at(uint64_t ios, size_t most, uint64_t seed) coroutine_fn {
-    const uint64_t time = begin_ + ios;
+    const uint64_t time = history_.time_after(ios);
     const auto losses = power_losses_at(*image_->file(), time, most, seed);
     const auto data_losses = image_->data_file() ? power_losses_at(*image_->data_file(), time, losses.size(), ~seed)
                                                  : std::vector<PowerLoss>();
@@ -115,7 +112,7 @@ class CrashRun {
     return losses.size();
   }
 
-  uint64_t ios() const { return FaultDriver::now() - begin_; }
+  uint64_t ios() const { return history_.ios(); }
   bool usable() const { return image_ != nullptr; }
   void close() coroutine_fn { EXPECT_TRUE(image_->co_close().ok()); }
 
@@ -124,11 +121,9 @@ class CrashRun {
 
   void crash(uint64_t time, const PowerLoss& loss, const PowerLoss* data_loss) coroutine_fn {
     crash::count_image();
-    const auto disk = std::make_shared<MemDisk>(after_crash(*image_->file(), loss));
-    const auto data_disk =
-        data_loss ? std::make_shared<MemDisk>(after_crash(*image_->data_file(), *data_loss)) : nullptr;
-    const auto [first, last] = possible_versions(time);
-    const auto versions = std::span(versions_).subspan(first, last - first + 1);
+    const auto disk = after_loss(*image_->file(), loss);
+    const auto data_disk = data_loss ? after_loss(*image_->data_file(), *data_loss) : nullptr;
+    const std::span<const Version> versions = history_.possible_at(time);
     const bool snapshot_change = std::ranges::any_of(versions, &Version::snapshot_change);
 
     std::vector<crash::NamedFile> files{{"image", disk->bytes}, {"base", backing_}};
@@ -164,7 +159,7 @@ class CrashRun {
     std::ranges::copy(data, content_.begin() + static_cast<ptrdiff_t>(offset));
   }
   void record(bool flush, bool snapshot_change = false) {
-    versions_.push_back({content_, FaultDriver::now(), flush, snapshot_change, snapshots_});
+    history_.record({{.content = content_, .flush = flush}, snapshot_change, snapshots_});
   }
 
   void change_bitmaps() coroutine_fn {
@@ -238,67 +233,18 @@ class CrashRun {
     }
   }
 
-  /// From the last flush that was complete to the operation that was under way.
-  [[nodiscard]] std::pair<size_t, size_t> possible_versions(uint64_t time) const {
-    size_t last = 0;
-    while (last + 1 < versions_.size() && versions_[last].end < time) ++last;
-    // An operation that had returned without writing anything may have done so before or after the cut.
-    while (last + 1 < versions_.size() && versions_[last + 1].end <= time) ++last;
-    size_t first = last;
-    while (!(versions_[first].flush && versions_[first].end <= time)) --first;
-    return {first, last};
-  }
-
-  static std::vector<PowerLoss> power_losses_at(const BlockNode& file, uint64_t time, size_t most, uint64_t seed) {
-    const WriteLog& log = fault_driver(file).write_log();
-    return power_losses(log, log.entries_until(time), most, seed);
-  }
-  static Bytes after_crash(const BlockNode& file, const PowerLoss& loss) {
-    return fault_driver(file).write_log().bytes_after_crash(loss.count, loss.survives);
-  }
-
-  static void expect_allowed(const Bytes& seen, std::span<const Version> versions) {
-    size_t length = seen.size();
-    for (const Version& version : versions) length = std::min(length, version.content.size());
-    for (size_t at = 0; at < length; ++at) {
-      const auto same = [&](const Version& version) { return version.content[at] == seen[at]; };
-      ASSERT_TRUE(std::ranges::any_of(versions, same))
-          << "byte " << at << " is neither what was flushed nor what was written since";
-    }
-  }
-
   const ImageKind kind_;
   std::mt19937_64 random_;
   Bytes backing_, content_;
   std::set<std::string> snapshots_;
   std::map<std::string, Bytes> snapshot_contents_;  ///< also of those that are gone
-  std::vector<Version> versions_;
-  uint64_t begin_ = 0;
+  crash::History<Version> history_;
   std::unique_ptr<BlockNode> image_;
 };
 
 class Crash : public testing::TestWithParam<ImageKind> {};
 
-TEST_P(Crash, LeavesASoundImageWithAllThatWasFlushed) {
-  constexpr int kSteps = 60;
-  constexpr size_t kCutsPerRun = 120;
-  uint64_t seed = crash::seed();
-  for (size_t left = crash::images_per_case(); left > 0 && !HasFailure(); ++seed) {
-    SCOPED_TRACE(testing::Message() << "COIMG_TEST_SEED=" << seed);
-    run_in_main_loop([&]() coroutine_fn {
-      CrashRun run(GetParam(), seed);
-      ASSERT_TRUE(run.usable());
-      for (int step = 0; step < kSteps && !HasFailure(); ++step) run.step();
-      const uint64_t ios = run.ios();
-      const uint64_t distance = 1 + ios / std::min(left, kCutsPerRun);
-      const size_t ways = std::max<size_t>(left / (ios / distance + 1), 1);
-      for (uint64_t cut = seed % distance; cut <= ios && left > 0 && !HasFailure(); cut += distance) {
-        left -= std::min(left, run.crash_at(cut, std::min<size_t>(ways, 40), seed));
-      }
-      run.close();
-    });
-  }
-}
+TEST_P(Crash, LeavesASoundImageWithAllThatWasFlushed) { crash::cut_power_everywhere<CrashRun>(GetParam()); }
 
 INSTANTIATE_TEST_SUITE_P(
     Kinds, Crash,
@@ -311,6 +257,8 @@ INSTANTIATE_TEST_SUITE_P(
                     ImageKind{.cluster_size = 16384, .backing = true, .extended_l2 = true},
                     ImageKind{.cluster_size = 1024, .lazy_refcounts = true},
                     ImageKind{.cluster_size = 4096, .refcount_bits = 4, .backing = true, .lazy_refcounts = true},
+                    ImageKind{.cluster_size = 2048, .zstd = true},
+                    ImageKind{.cluster_size = 4096, .data_file = DataFile::kPlain, .lazy_refcounts = true},
                     ImageKind{.cluster_size = 512, .data_file = DataFile::kPlain},
                     ImageKind{.cluster_size = 4096, .data_file = DataFile::kRaw},
                     ImageKind{

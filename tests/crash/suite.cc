@@ -53,6 +53,14 @@ bool is_dirty(std::span<const std::byte> image) {
          (image[kLastFeatureByte] & std::byte{1}) != std::byte{0};
 }
 
+/// Puts the files where qemu-img is to look at them.
+const TemporaryDirectory& show_to_qemu(const std::vector<NamedFile>& files) {
+  ++images_seen_by_qemu;
+  static const TemporaryDirectory directory;
+  for (const NamedFile& file : files) directory.write(file.name, file.bytes);
+  return directory;
+}
+
 }  // namespace
 
 size_t images_per_case() {
@@ -126,11 +134,17 @@ Outcome run_program(const std::string& directory, const std::vector<std::string>
   return outcome;
 }
 
+void expect_repairable_for_qemu(const std::vector<NamedFile>& files) {
+  if (!has_qemu_img()) return;
+  const TemporaryDirectory& directory = show_to_qemu(files);
+  const Outcome repaired =
+      run_program(directory.path(), {"qemu-img", "check", "-r", "all", "-f", "qcow2", files.front().name});
+  EXPECT_EQ(repaired.exit_code, 0) << repaired.output;
+}
+
 void expect_sound_for_qemu(const std::vector<NamedFile>& files, CopiedFlags copied_flags) {
   if (!has_qemu_img()) return;
-  ++images_seen_by_qemu;
-  static const TemporaryDirectory directory;
-  for (const NamedFile& file : files) directory.write(file.name, file.bytes);
+  const TemporaryDirectory& directory = show_to_qemu(files);
   const std::string& image = files.front().name;
   constexpr int kClean = 0, kCorrupt = 2, kLeaks = 3;
   const auto acceptable = [](const Outcome& outcome) {

@@ -31,6 +31,9 @@ enum class CopiedFlags { kRight, kMayBeOff };
 /// installed, which the summary tells.
 void expect_sound_for_qemu(const std::vector<NamedFile>& files, CopiedFlags copied_flags = CopiedFlags::kRight);
 
+/// qemu-img's repair has to leave nothing to be found in the first file.
+void expect_repairable_for_qemu(const std::vector<NamedFile>& files);
+
 /// A directory that is removed at the end.
 class TemporaryDirectory {
  public:

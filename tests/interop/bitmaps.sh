@@ -77,6 +77,22 @@ for cluster in 512 4k 64k 2M; do
   expect_dirty "$cluster: all written by coimg" image.qcow2 third "0 16777216"
   sound "$cluster: all written by coimg" image.qcow2
 
+  # What of a bitmap is not in the file any more is dirty after a repair. The last bitmap's entry is found by its name.
+  cp image.qcow2 cut.qcow2
+  "$coimg" bitmap --add -g 64k cut.qcow2 lostlost
+  name=$(grep -abo lostlost cut.qcow2 | tail -1)
+  entry=$((${name%%:*} - 24))
+  cp cut.qcow2 lost.qcow2
+  printf '\0\0\0\x40' | dd of=lost.qcow2 bs=1 seek=$entry conv=notrunc status=none # its table
+  "$coimg" check -q -r all lost.qcow2 >/dev/null 2>&1 || fail "$cluster: a lost bitmap table is not repaired"
+  sound "$cluster: repaired bitmap table" lost.qcow2
+  expect_dirty "$cluster: repaired bitmap table" lost.qcow2 lostlost "0 16777216"
+  table=$((16#$(od -An -tx1 -j $entry -N 8 cut.qcow2 | tr -d ' \n')))
+  printf '\0\0\0\x40' | dd of=cut.qcow2 bs=1 seek=$table conv=notrunc status=none
+  "$coimg" check -q -r all cut.qcow2 >/dev/null 2>&1 || fail "$cluster: a lost part of a bitmap is not repaired"
+  sound "$cluster: repaired bitmap" cut.qcow2
+  expect_dirty "$cluster: repaired bitmap" cut.qcow2 lostlost "0 16777216"
+
   # Copies of images with their bitmaps, also into other cluster sizes.
   "$coimg" convert --bitmaps -O qcow2 -o cluster_size=32k copy.qcow2 ours.qcow2
   qemu-img convert --bitmaps -O qcow2 -o cluster_size=32k copy.qcow2 theirs.qcow2
@@ -106,6 +122,20 @@ same_lists "in use, and another" image.qcow2
 expect_dirty "beside one in use" image.qcow2 kept "1048576 65536"
 "$coimg" bitmap --remove image.qcow2 lost
 sound "removed one in use" image.qcow2
+# Neither records a change of the size, also not in a granule that is cut.
+"$coimg" bitmap --add -g 1M image.qcow2 coarse
+write_at image.qcow2 0 1k
+for program in "${programs[@]}"; do
+  cp image.qcow2 copy.qcow2
+  for size in 2080k 3M 1100k; do
+    "$program" resize -q --shrink copy.qcow2 $size
+    expect_dirty "resized to $size by $program" copy.qcow2 coarse "0 1048576"
+    expect_dirty "resized to $size by $program" copy.qcow2 kept "0 65536
+1048576 65536"
+    sound "resized to $size by $program" copy.qcow2
+  done
+done
 qemu-img resize -q image.qcow2 8M
-expect_dirty "resized by qemu-img" image.qcow2 kept "1048576 65536"
+expect_dirty "resized by qemu-img" image.qcow2 kept "0 65536
+1048576 65536"
 echo "bitmaps are the same for both"

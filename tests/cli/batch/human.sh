@@ -17,3 +17,11 @@ for more in '--jobs 1 -k' '-j 1' '--dry-run'; do
 done
 coimg batch - <<<'{"id": "x", "command": "create -q a.raw 1M"}' | tail -n 1
 coimg batch /dev/null
+coimg batch --jobs 1 - <<'END' 2>&1 | sed -E 's/\t[0-9]+\.[0-9]{2}\t/\tSECONDS\t/'
+# in YAML
+- id: check
+  command: check 'with blank'
+  after: [make]
+- id: make
+  command: [create, -f, qcow2, with blank, 1M]
+END

@@ -14,7 +14,7 @@ all() {
 }
 all >file 2>&1
 all 2>&1 | cat >pipe
-script -qec "$(declare -f all); all" /dev/null </dev/null | tr -d '\r' >terminal
+NO_COLOR=1 script -qec "$(declare -f all); all" /dev/null </dev/null | tr -d '\r' >terminal
 cat file
 cmp file pipe
 cmp file terminal

@@ -44,7 +44,7 @@ TEST(BatchJobsTest, AreReadWithAllTheirMembers) {
 
 TEST(BatchJobsTest, MistakesAreNamedWithTheirLine) {
   EXPECT_EQ(complaint("\n{"), "line 2: this is no JSON");
-  EXPECT_EQ(complaint("[]"), "line 1: a job has to be an object");
+  EXPECT_EQ(complaint("{\"id\": \"a\", \"command\": \"info\"}\n[]"), "line 2: a job has to be an object");
   EXPECT_EQ(complaint(R"({"command": "info"})"), "line 1: the job has no 'id'");
   EXPECT_EQ(complaint(R"({"id": "a\n", "command": "info"})"), "line 1: 'id' has a control character");
   EXPECT_EQ(complaint(R"({"id": "a"})"), "line 1: job 'a' has no 'command'");
@@ -57,14 +57,66 @@ TEST(BatchJobsTest, MistakesAreNamedWithTheirLine) {
   EXPECT_EQ(complaint(R"({"id": "a", "command": "info", "depends": []})"), "line 1: a job has no member 'depends'");
   EXPECT_EQ(complaint(R"({"id": "a", "command": "info", "after": "b"})"),
             "line 1: 'after' has to be a list of strings");
-  for (const char* bad : {"-1", "1001", "1.5", "\"1\"", "null"}) {
+  for (const char* bad : {"-1", "1001", "1.5", "\"x\"", "\"1x\"", "null"}) {
     EXPECT_EQ(complaint(fmt::format(R"({{"id": "a", "command": "info", "retries": {}}})", bad)),
               "line 1: 'retries' has to be a number from 0 to 1000");
   }
-  for (const char* bad : {"-1", "0", "1e300", "\"1\""}) {
+  for (const char* bad : {"-1", "0", "1e300", "\"nan\"", "[]"}) {
     EXPECT_EQ(complaint(fmt::format(R"({{"id": "a", "command": "info", "timeout": {}}})", bad)),
               "line 1: 'timeout' has to be a number of seconds greater than 0");
   }
+}
+
+TEST(BatchJobsTest, AreReadFromYaml) {
+  const auto jobs = parse(
+      "# nightly\n"
+      "- id: a\n"
+      "  command: &look info 'x y'  # one string\n"
+      "  retries: 2\n"
+      "  timeout: 0.5\n"
+      "- id: 7\n"
+      "  command: [info, 1024, \"a b\"]\n"
+      "  after:\n"
+      "    - a\n"
+      "- {id: c, command: *look}\n");
+  ASSERT_TRUE(jobs.ok()) << jobs.error().message();
+  ASSERT_EQ(jobs->size(), 3U);
+  EXPECT_EQ(jobs->at(0).line, 2U);
+  EXPECT_THAT(jobs->at(0).command, ElementsAre("info", "x y"));
+  EXPECT_EQ(jobs->at(0).retries, 2U);
+  EXPECT_EQ(jobs->at(0).timeout_ns, 500'000'000);
+  EXPECT_EQ(jobs->at(1).line, 6U);
+  EXPECT_EQ(jobs->at(1).id, "7");
+  EXPECT_THAT(jobs->at(1).command, ElementsAre("info", "1024", "a b"));
+  EXPECT_THAT(jobs->at(1).after, ElementsAre(0));
+  EXPECT_THAT(jobs->at(2).command, ElementsAre("info", "x y"));
+}
+
+TEST(BatchJobsTest, MistakesInYamlAreNamedWithTheirLine) {
+  EXPECT_EQ(complaint("- id: a\n  command: [info\n"), "line 3: this is no YAML: did not find expected ',' or ']'");
+  EXPECT_EQ(complaint("fly"), "line 1: this is neither a JSON object a line nor a list of jobs in YAML");
+  EXPECT_EQ(complaint("---\njobs: []\n"), "line 2: this is neither a JSON object a line nor a list of jobs in YAML");
+  EXPECT_EQ(complaint("- info\n"), "line 1: a job has to be an object");
+  EXPECT_EQ(complaint("- id: a\n  id: b\n"), "line 2: 'id' is given twice");
+  EXPECT_EQ(complaint("- [a]: b\n"), "line 1: a key has to be a word");
+  EXPECT_EQ(complaint("- id: *a\n"), "line 1: no anchor 'a'");
+  EXPECT_EQ(complaint("- &a [*a]\n"), "line 1: no anchor 'a'");
+  EXPECT_EQ(complaint("- id: a\n  command: fly\n"), "line 1: command not found: fly");
+  EXPECT_EQ(complaint("[]\n---\n[]\n"), "line 2: there is more than one document");
+  EXPECT_EQ(complaint("- " + std::string(20, '[') + std::string(20, ']') + "\n"),
+            "line 1: lists and objects are nested too deeply");
+  EXPECT_EQ(complaint("- &a [x]\n- &b [[*a]]\n- &c [[*b]]\n- [[[[*c]]]]\n"),
+            "line 4: lists and objects are nested too deeply");
+}
+
+TEST(BatchJobsTest, AliasesDoNotMakeAShortTextEndless) {
+  std::string text = "- &a0 [x, x, x, x, x, x, x, x, x, x]\n";
+  for (int i = 1; i < 7; ++i) {
+    text += fmt::format("- &a{} [", i);
+    for (int copy = 0; copy < 30; ++copy) text += fmt::format("*a{}, ", i - 1);
+    text += "]\n";
+  }
+  EXPECT_THAT(complaint(text), ::testing::EndsWith("there are more than 2000000 values"));
 }
 
 TEST(BatchJobsTest, IdsAreGivenOnceAndKnown) {

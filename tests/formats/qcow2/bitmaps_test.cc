@@ -284,6 +284,85 @@ TEST(Bitmaps, ADamagedTableMakesItsBitmapInconsistent) {
   });
 }
 
+/// What bitmap "a" has after `inflict` and a repair, which has to leave nothing to be found; empty when it is not the
+/// only consistent bitmap.
+std::vector<uint64_t> dirty_after_repair(const std::function<void(MemDisk&, uint64_t entry, uint64_t table)>& inflict)
+    coroutine_fn {
+  const auto disk = new_disk();
+  auto image = open_image(make_mem_node(disk), {});
+  EXPECT_TRUE(image->co_add_bitmap({.name = "a", .granularity = 8 * kCluster}).ok());
+  EXPECT_TRUE(image->co_pwrite(0, Bytes(512)).ok());
+  EXPECT_TRUE(image->co_close().ok());
+  be64 directory;
+  std::memcpy(static_cast<void*>(&directory), disk->bytes.data() + *find_bitmaps_extension(disk->bytes) + 16,
+              sizeof directory);
+  inflict(*disk, directory, table_offset(*disk));
+
+  image = open_image(make_mem_node(disk), {}, {.writable = true});
+  EXPECT_TRUE(find_bitmap(*image, "a")->inconsistent) << "what is lost must not count as clean";
+  EXPECT_TRUE(image->co_close().ok());
+  image = open_image(make_mem_node(disk), {}, {.writable = true, .check = true});
+  const uint64_t corruptions = image->co_check({})->corruptions;
+  EXPECT_GE(corruptions, 1u);
+  const auto repaired = image->co_check({.repair = RepairMode::kAll});
+  EXPECT_TRUE(repaired.ok());
+  if (repaired.ok()) {
+    EXPECT_EQ(repaired->corruptions, 0u);
+    EXPECT_EQ(repaired->corruptions_fixed, corruptions);
+  }
+  expect_sound(*image);
+  EXPECT_TRUE(image->co_close().ok());
+  image = open_image(make_mem_node(disk), {});
+  std::vector<uint64_t> dirty;
+  if (!find_bitmap(*image, "a")->inconsistent) dirty = dirty_list(*image, "a");
+  EXPECT_TRUE(image->co_close().ok());
+  return dirty;
+}
+
+TEST(Bitmaps, WhatOfThemIsLostIsDirtyAfterARepair) {
+  run_in_main_loop([]() coroutine_fn {
+    const auto put = [](MemDisk& disk, uint64_t at, uint64_t value) {
+      const be64 stored(value);
+      std::memcpy(disk.bytes.data() + at, &stored, sizeof stored);
+    };
+    const auto all = ElementsAre(0, 1, 2, 3, 4, 5, 6, 7);
+    for (const uint64_t bad : {uint64_t{2}, uint64_t{0x1200}, uint64_t{1} << 40}) {
+      EXPECT_THAT(dirty_after_repair([&](MemDisk& disk, uint64_t, uint64_t table) { put(disk, table, bad); }), all);
+    }
+    EXPECT_THAT(dirty_after_repair([&](MemDisk& disk, uint64_t entry, uint64_t) { put(disk, entry, 1 << 30); }), all);
+    EXPECT_THAT(dirty_after_repair([&](MemDisk& disk, uint64_t entry, uint64_t) {
+                  put(disk, entry, align_up(disk.bytes.size(), kCluster));
+                }),
+                all)
+        << "a short table right behind the end of the file";
+    EXPECT_THAT(dirty_after_repair([&](MemDisk& disk, uint64_t entry, uint64_t) {
+                  put(disk, entry, 1 << 30);
+                  be64 first_block;
+                  std::memcpy(static_cast<void*>(&first_block), disk.bytes.data() + kCluster, sizeof first_block);
+                  disk.bytes[first_block + 1] = std::byte{0};  // the header's refcount: all of them are made anew
+                }),
+                all);
+  });
+}
+
+TEST(Bitmaps, RecordNoChangeOfTheSize) {
+  run_in_main_loop([]() coroutine_fn {
+    const auto disk = new_disk({.cluster_size = 512});
+    auto image = open_image(make_mem_node(disk), {});
+    ASSERT_TRUE(image->co_pwrite(0, Bytes(kSize)).ok());
+    ASSERT_TRUE(image->co_add_bitmap({.name = "a", .granularity = 4096}).ok());
+    ASSERT_TRUE(image->co_pwrite(0, Bytes(512)).ok());
+    for (const uint64_t size : {uint64_t{5 * 4096 + 512}, 2 * kSize, uint64_t{7 * 4096 + 1536}, uint64_t{3 * 4096}}) {
+      SCOPED_TRACE(size);
+      reopen(image, disk);
+      ASSERT_TRUE(image->co_truncate(size).ok());
+      EXPECT_THAT(dirty_list(*image, "a"), ElementsAre(0));
+    }
+    expect_sound(*image);
+    ASSERT_TRUE(image->co_close().ok());
+  });
+}
+
 TEST(Bitmaps, FollowTheSizeOfTheDisk) {
   run_in_main_loop([]() coroutine_fn {
     const auto disk = new_disk({.cluster_size = 512});
@@ -473,6 +552,11 @@ INSTANTIATE_TEST_SUITE_P(Sessions, FailingBitmapIo,
                                                  [](BlockNode& image) coroutine_fn {
                                                    static_cast<void>(image.co_remove_bitmap("off"));
                                                    static_cast<void>(image.co_remove_bitmap("a"));
+                                                 }},
+                                         Session{"shrink",
+                                                 [](BlockNode& image) coroutine_fn {
+                                                   static_cast<void>(image.co_clear_bitmap("a"));
+                                                   static_cast<void>(image.co_truncate(kSize / 8));
                                                  }},
                                          Session{"resize",
                                                  [](BlockNode& image) coroutine_fn {

@@ -409,21 +409,27 @@ TEST(Repair, CutsExtraDataOfSnapshotsThatAreTooLong) {
   });
 }
 
+/// An image with one snapshot too many.
+ImageBytes image_with_too_many_snapshots() {
+  constexpr uint64_t kEmptyEntryBytes = 40;
+  ImageBytes image({.cluster_bits = 16, .snapshot = true});
+  // Entries without names follow the first one, in a table that goes to the end of the file.
+  const uint64_t table = image.bytes.size();
+  const uint64_t entry = image.offset_of(ImageBytes::kSnapshots);
+  const std::vector<std::byte> first(image.bytes.begin() + static_cast<ptrdiff_t>(entry),
+                                     image.bytes.begin() + static_cast<ptrdiff_t>(entry + 80));
+  const uint64_t clusters = image.geometry.clusters_for(table + 80 + kMaxSnapshots * kEmptyEntryBytes);
+  image.bytes.resize(clusters << image.geometry.cluster_bits());
+  std::ranges::copy(first, image.bytes.begin() + static_cast<ptrdiff_t>(table));
+  for (uint64_t i = image.clusters; i < clusters; ++i) image.set_refcount(i, 1);
+  image.put32(60, kMaxSnapshots + 1);
+  image.put64(64, table);
+  return image;
+}
+
 TEST(Repair, DiscardsSnapshotsThatAreTooMany) {
   run_in_main_loop([]() coroutine_fn {
-    constexpr uint64_t kEmptyEntryBytes = 40;
-    ImageBytes image({.cluster_bits = 16, .snapshot = true});
-    // Entries without names follow the first one, in a table that goes to the end of the file.
-    const uint64_t table = image.bytes.size();
-    const uint64_t entry = image.offset_of(ImageBytes::kSnapshots);
-    const std::vector<std::byte> first(image.bytes.begin() + static_cast<ptrdiff_t>(entry),
-                                       image.bytes.begin() + static_cast<ptrdiff_t>(entry + 80));
-    const uint64_t clusters = image.geometry.clusters_for(table + 80 + kMaxSnapshots * kEmptyEntryBytes);
-    image.bytes.resize(clusters << image.geometry.cluster_bits());
-    std::ranges::copy(first, image.bytes.begin() + static_cast<ptrdiff_t>(table));
-    for (uint64_t i = image.clusters; i < clusters; ++i) image.set_refcount(i, 1);
-    image.put32(60, kMaxSnapshots + 1);
-    image.put64(64, table);
+    const ImageBytes image = image_with_too_many_snapshots();
     const auto disk = make_disk(image);
     const Outcome found = check_disk(disk);
     ASSERT_FALSE(found.result.ok());
@@ -433,6 +439,29 @@ TEST(Repair, DiscardsSnapshotsThatAreTooMany) {
     EXPECT_THAT(repaired.findings, Contains("Discarding 1 overhanging snapshots"));
     EXPECT_EQ(repaired.result->corruptions, 0u);
     expect_clean(check_disk(disk));
+  });
+}
+
+TEST(Repair, DiscardsSnapshotsThatAreTooManyBesideDamageThatStays) {
+  run_in_main_loop([]() coroutine_fn {
+    ImageBytes image = image_with_too_many_snapshots();
+    image.put64(image.l2_entry_at(20), 0x50200);
+    image.set_refcount(ImageBytes::kData, 1);  // and damage that is repaired on the way
+    const auto disk = make_disk(image);
+    const Outcome repaired = check_disk(disk, RepairMode::kAll);
+    ASSERT_TRUE(repaired.result.ok()) << repaired.result.error().message();
+    EXPECT_GE(repaired.result->corruptions, 1u);
+    const Outcome again = check_disk(disk);
+    ASSERT_TRUE(again.result.ok()) << again.result.error().message();
+    EXPECT_EQ(again.result->corruptions, repaired.result->corruptions);
+    EXPECT_EQ(again.result->leaks, 0u);
+    EXPECT_THAT(again.findings, testing::Each(HasSubstr("not properly aligned")));
+
+    ImageBytes rebuilt = image_with_too_many_snapshots();
+    rebuilt.set_refcount(ImageBytes::kData, 0);
+    const auto rebuilt_disk = make_disk(rebuilt);
+    ASSERT_TRUE(check_disk(rebuilt_disk, RepairMode::kAll).result.ok());
+    expect_clean(check_disk(rebuilt_disk));
   });
 }
 
@@ -579,6 +608,7 @@ TEST(Repair, APowerLossAtAnyPointLeavesWhatARepairMends) {
           const Outcome repaired = check_disk(after, RepairMode::kAll);
           ASSERT_TRUE(repaired.result.ok()) << repaired.result.error().message();
           expect_clean(check_disk(after));
+          if (seed == 0) expect_peer_agrees(after);
           if (comparable) {
             EXPECT_EQ(guest_content(after), content);
           }
@@ -591,6 +621,19 @@ TEST(Repair, APowerLossAtAnyPointLeavesWhatARepairMends) {
 
 // Bits of all tables and of the header flip, one at a time: a finding, an error or nothing, but no crash, and a repair
 // that says it left nothing wrong is right.
+TEST(Check, CanBeStoppedUnlessItRepairs) {
+  run_in_main_loop([]() coroutine_fn {
+    const auto type = make_qcow2_driver_type();
+    auto node = open_format(*type, make_mem_node(make_disk(ImageBytes({})), {}, {.writable = true}),
+                            {.writable = true, .check = true});
+    ASSERT_TRUE(node.ok());
+    const auto stop = [] { return true; };
+    EXPECT_EQ((*node)->co_check({.should_stop = stop}).error().errnum(), ECANCELED);
+    EXPECT_TRUE((*node)->co_check({.repair = RepairMode::kAll, .should_stop = stop}).ok());
+    EXPECT_TRUE((*node)->co_close().ok());
+  });
+}
+
 TEST(Repair, AnyFlippedBitIsSurvived) {
   run_in_main_loop([]() coroutine_fn {
     const ImageBytes image({.cluster_bits = 9, .snapshot = true});

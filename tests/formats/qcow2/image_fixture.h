@@ -28,15 +28,16 @@ struct ImageKind {
   bool extended_l2 = false;
   DataFile data_file = DataFile::kNone;
   bool lazy_refcounts = false;
+  bool zstd = false;
 
   friend std::ostream& operator<<(std::ostream& out, const ImageKind& kind) {
-    return out << fmt::format("{} bytes a cluster, version {}, {}-bit refcounts{}{}{}{}", kind.cluster_size,
+    return out << fmt::format("{} bytes a cluster, version {}, {}-bit refcounts{}{}{}{}{}", kind.cluster_size,
                               kind.version2 ? 2 : 3, kind.refcount_bits, kind.extended_l2 ? ", subclusters" : "",
                               kind.backing ? ", with backing file" : "",
                               kind.data_file == DataFile::kNone    ? ""
                               : kind.data_file == DataFile::kPlain ? ", with data file"
                                                                    : ", with raw data file",
-                              kind.lazy_refcounts ? ", lazily written" : "");
+                              kind.lazy_refcounts ? ", lazily written" : "", kind.zstd ? ", zstd" : "");
   }
 };
 
@@ -58,6 +59,7 @@ inline std::shared_ptr<MemDisk> create_image(const ImageKind& kind, uint64_t siz
   if (kind.extended_l2) set("extended_l2", "on");
   if (kind.data_file != DataFile::kNone) set("data_file", "data");
   if (kind.lazy_refcounts) set("lazy_refcounts", "on");
+  if (kind.zstd) set("compression_type", "zstd");
   if (kind.data_file == DataFile::kRaw) set("data_file_raw", "on");
   if (kind.backing) {
     set("backing_file", "base");

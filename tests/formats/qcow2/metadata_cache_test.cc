@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "block/util/math.h"
 #include "coroutine/co_group.h"
 #include "coroutine/main_loop.h"
@@ -173,6 +175,33 @@ TEST(MetadataCache, WhatItDependsOnIsDurableFirst) {
     EXPECT_EQ(log[1].op, kOpFlush);
     EXPECT_EQ(log[2].offset, slice(0).v);
     EXPECT_TRUE(file->co_close().ok());
+  });
+}
+
+TEST(MetadataCache, TheDataThatItsTablesReferToAreDurableFirst) {
+  run_in_main_loop([]() coroutine_fn {
+    for (const bool data_elsewhere : {false, true}) {
+      SCOPED_TRACE(data_elsewhere ? "data in another file" : "data in the same file");
+      const auto file = make_fault_node(numbered_disk(8)), other = make_fault_node(numbered_disk(8));
+      BlockNode& data = data_elsewhere ? *other : *file;
+      MetadataCache tables(*file, data, kSlice, 2, "L2 table");
+      ASSERT_TRUE(data.co_pwrite(slice(7).v, std::vector<std::byte>(kSlice)).ok());
+      set_byte(tables, *tables.load(slice(0)), 1);
+      tables.depend_on_data();
+      const auto is_table = [](const LoggedIo& io) { return io.op == kOpWrite && io.offset == slice(0).v; };
+      const auto& log = fault_driver(*file).log();
+      // A flush that fails keeps the table back. It is also written when it has to make room.
+      fault_driver(data).fail_nth_io(1, EIO, kOpFlush);
+      EXPECT_FALSE(tables.write_back().ok());
+      EXPECT_TRUE(std::ranges::none_of(log, is_table));
+      for (const uint64_t i : {1, 2}) ASSERT_TRUE(tables.load(slice(i)).ok());
+      const auto table = std::ranges::find_if(log, is_table);
+      const auto flush = std::ranges::find(fault_driver(data).log(), kOpFlush, &LoggedIo::op);
+      ASSERT_TRUE(table != log.end() && flush != fault_driver(data).log().end());
+      EXPECT_LT(flush->time, table->time);
+      EXPECT_TRUE(file->co_close().ok());
+      EXPECT_TRUE(other->co_close().ok());
+    }
   });
 }
 

@@ -13,6 +13,7 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 constexpr uint64_t kCluster = 4096;
 constexpr uint64_t kSize = 40 * kCluster;
@@ -92,6 +93,31 @@ TEST(SnapshotChange, ADamagedTableOfASnapshotIsRefused) {
     EXPECT_EQ(image->co_delete_snapshot(named("old")).error().errnum(), EUCLEAN);
     ASSERT_TRUE(image->co_close().ok());
     EXPECT_EQ(disk->bytes, before) << "nothing is written";
+  });
+}
+
+TEST(SnapshotChange, ADamagedEntryOfASnapshotDoesNotBecomeActive) {
+  run_in_main_loop([]() coroutine_fn {
+    for (const uint64_t bad : {uint64_t{kCluster + 512}, uint64_t{1} << 40, kEntryCopied, uint64_t{1} << 60}) {
+      const auto disk = image_with_snapshot();
+      auto image = open_image(make_mem_node(disk), {});
+      ASSERT_TRUE(image->co_truncate(2 * kSize).ok());  // would have to be undone
+      ASSERT_TRUE(image->co_close().ok());
+      be64 table, l1;
+      std::memcpy(static_cast<void*>(&table), disk->bytes.data() + offsetof(DiskHeaderV2, snapshots_offset),
+                  sizeof table);
+      std::memcpy(static_cast<void*>(&l1), disk->bytes.data() + uint64_t{table}, sizeof l1);
+      const be64 entry(bad);
+      std::memcpy(disk->bytes.data() + uint64_t{l1}, &entry, sizeof entry);
+      const Bytes before = disk->bytes;
+      image = open_image(make_mem_node(disk), {});
+      const auto applied = image->co_apply_snapshot(named("old"));
+      ASSERT_FALSE(applied.ok());
+      EXPECT_EQ(applied.error().errnum(), EUCLEAN);
+      EXPECT_THAT(applied.error().message(), HasSubstr(fmt::format("at {:#x} is {:#x}", uint64_t{l1}, bad)));
+      ASSERT_TRUE(image->co_close().ok());
+      EXPECT_EQ(disk->bytes, before) << "nothing is written";
+    }
   });
 }
 
