@@ -6,9 +6,12 @@
 #include "coroutine/co_sleep.h"
 
 namespace coimg {
+namespace {
 
 // After so many chunks the event loop runs.
 constexpr unsigned kChunksPerTurn = 64;
+
+}  // namespace
 
 Result<std::optional<ChunkQueue::Item>> ChunkQueue::take() {
   if (++taken_ % kChunksPerTurn == 0) co_sleep_ns(ClockType::kMonotonic, 0);

@@ -186,7 +186,8 @@ Result<void> Qcow2::drop_references(const DroppedReferences& dropped, FreedSpace
       COIMG_TRY(refcounts_->decrement(run.first, ClusterCount(present_end - run.first), space)
                     .with_context("freeing replaced clusters"));
     }
-    // A damaged entry that points behind the end of the file may be replaced: nothing was ever allocated there.
+    // Behind the end of the file lie clusters that were allocated and never written, which count, and the clusters of
+    // damaged entries, which may not: those are replaced without a word.
     for (HostCluster absent = present_end; absent < run.end; ++absent) {
       if (COIMG_TRY(refcounts_->refcount(absent)) == 0) continue;
       COIMG_TRY(refcounts_->decrement(absent, ClusterCount(1), space).with_context("freeing replaced clusters"));

@@ -30,7 +30,7 @@ for page in "$@"; do
   rm -rf "$work/run"
   mkdir "$work/run"
   code=0
-  (cd "$work/run" && exec timeout 60 bash -euo pipefail "$work/script") >"$work/printed" 2>&1 </dev/null || code=$?
+  (cd "$work/run" && exec timeout 300 bash -euo pipefail "$work/script") >"$work/printed" 2>&1 </dev/null || code=$?
   if [ "$code" -ne 0 ] || ! diff -u --label shown "$work/expected" --label printed "$work/printed"; then
     echo "FAILED ${page##*/}, exit code $code"
     fail=1

@@ -68,7 +68,7 @@ class BatchRunTest : public ::testing::Test {
 
   std::string directory_;
   DriverRegistry registry_;
-  Console console_{"coimg", true};
+  Console console_{"coimg", true, Paint()};
   Program program_{.name = "coimg"};
   CommandContext context_{.registry = registry_, .console = console_, .program = program_};
   std::vector<BatchJob> jobs_;
@@ -228,13 +228,13 @@ TEST_F(BatchRunTest, ReportsAreTablesAndJson) {
   run({.jobs = 1});
   for (BatchResult& one : results_) one.seconds = 0.25;
   const BatchReport report{.jobs = jobs_, .results = results_, .most_at_once = 1, .exit_code = 1};
-  EXPECT_EQ(render_batch_table(report, true),
+  EXPECT_EQ(render_batch_table(report, true, Paint()),
             "JOB           STATUS   EXIT  TRIES  SECONDS  REASON\n"
             "a             done        0      1     0.25\n"
             "a longer one  failed      1      1     0.25\n"
             "c             skipped     -      -        -  'a longer one' failed\n"
             "1 done, 1 failed, 1 skipped\n");
-  EXPECT_THAT(render_batch_table(report, false), HasSubstr("\na longer one\tfailed\t1\t1\t0.25\t\n"));
+  EXPECT_THAT(render_batch_table(report, false, Paint()), HasSubstr("\na longer one\tfailed\t1\t1\t0.25\t\n"));
   EXPECT_THAT(render_batch_json(report), HasSubstr("\"status\": \"skipped\""));
   EXPECT_THAT(render_batch_json(report), HasSubstr("\"exit-code\": 1\n}\n"));
 }
