@@ -14,10 +14,17 @@ namespace coimg {
 
 namespace {
 
+/// What makes the file of an image: a protocol that is asked for as the image's type, else what the name says.
+Result<ProtocolTarget> find_creator(const DriverRegistry& registry, const DriverType& type,
+                                    const std::string& filename) {
+  ProtocolTarget target = COIMG_TRY(find_protocol(registry, filename));
+  if (type.kind() == DriverKind::kProtocol) target.type = &type;
+  return target;
+}
+
 /// The file of a new image, empty and kept from others who would write or resize it.
-Result<std::unique_ptr<BlockNode>> make_file(const DriverRegistry& registry, const std::string& filename,
+Result<std::unique_ptr<BlockNode>> make_file(const DriverRegistry& registry, const ProtocolTarget& target,
                                              const CreateOptions& options, NewFiles& files) coroutine_fn {
-  const ProtocolTarget target = COIMG_TRY(find_protocol(registry, filename));
   if (target.type->supports_create()) {
     COIMG_TRY(target.type->create_file(target.filename, options, files));
   }
@@ -58,7 +65,8 @@ Result<void> make_plain_data_file(const DriverRegistry& registry, const std::str
   const auto preallocation = find_preallocation(options.text("preallocation").value_or("off"));
   const bool reserve = preallocation == Preallocation::kFalloc || preallocation == Preallocation::kFull;
   const uint64_t bytes = align_up(options.number("size").value_or(0), kSectorSize);
-  auto data = COIMG_TRY(make_file(registry, "file:" + path, options, files));
+  const ProtocolTarget target = COIMG_TRY(find_protocol(registry, "file:" + path));
+  auto data = COIMG_TRY(make_file(registry, target, options, files));
   auto sized = data->co_truncate(bytes, reserve ? *preallocation : Preallocation::kOff);
   auto closed = data->co_close();
   return sized.ok() ? std::move(closed) : std::move(sized);
@@ -130,7 +138,7 @@ Result<void> create_image(const DriverRegistry& registry, const DriverType& type
   COIMG_TRY(type.validate_create(options));
   const auto plan = type.data_file_of(filename, options);
   if (plan) COIMG_TRY(check_data_file(filename, *plan, options, files));  // before anything is emptied
-  const auto file = COIMG_TRY(make_file(registry, filename, options, files));
+  const auto file = COIMG_TRY(make_file(registry, COIMG_TRY(find_creator(registry, type, filename)), options, files));
 
   Result<void> written;
   if (plan) written = check_data_file(filename, *plan, options, files);

@@ -24,6 +24,12 @@ Result<const DriverType*> find_protocol(const DriverRegistry& registry, const st
   return Error(EINVAL, fmt::format("Unknown protocol '{}'", scheme));
 }
 
+/// A driver with options for new images may still need one that is there, as devices do.
+Result<void> check_can_create(const DriverType& type) {
+  if (type.supports_create() || !type.create_options().empty()) return {};
+  return Error(ENOTSUP, fmt::format("Format driver '{}' does not support image creation", type.name()));
+}
+
 }  // namespace
 
 Result<TargetType> find_target_type(const DriverRegistry& registry, const std::string& format,
@@ -31,9 +37,7 @@ Result<TargetType> find_target_type(const DriverRegistry& registry, const std::s
   const DriverType* const format_type = registry.find(format);
   if (format_type == nullptr) return Error(EINVAL, fmt::format("Unknown file format '{}'", format));
   const DriverType* const protocol = COIMG_TRY(find_protocol(registry, filename));
-  if (format_type->kind() == DriverKind::kFormat && !format_type->supports_create()) {
-    return Error(ENOTSUP, fmt::format("Format driver '{}' does not support image creation", format));
-  }
+  COIMG_TRY(check_can_create(*format_type));
   if (protocol->has_option_names() && !protocol->supports_create()) {
     return Error(ENOTSUP, fmt::format("Protocol driver '{}' does not support image creation", protocol->name()));
   }
@@ -70,6 +74,7 @@ Result<int> print_create_option_help(const CommandContext& context, const std::s
   }
   const DriverType* const type = context.registry.find(format);
   if (type == nullptr) return Error(EINVAL, fmt::format("Unknown file format '{}'", format));
+  COIMG_TRY(check_can_create(*type));
   context.console.out(render_option_help(fmt::format("Supported {} options:", format), type->create_options()));
   context.console.out(
       "\nThe protocol level may support further options.\n"

@@ -238,6 +238,10 @@ Result<BlkdebugOptions> take_blkdebug_options(Options& options, std::string_view
 
 Result<void> parse_blkdebug_name(std::string_view name, Options& options) {
   constexpr std::string_view kPrefix = "blkdebug:";
+  if (!name.starts_with(kPrefix)) {
+    options.set("x-image", std::string(name));
+    return {};
+  }
   name.remove_prefix(kPrefix.size());
   const size_t colon = name.find(':');
   if (colon == std::string_view::npos) return Error(EINVAL, "blkdebug requires both config file and image path");

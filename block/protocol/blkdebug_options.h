@@ -26,7 +26,8 @@ struct BlkdebugOptions {
 /// configuration file (empty for none). Errors: EINVAL with QEMU's words.
 Result<BlkdebugOptions> take_blkdebug_options(Options& options, std::string_view config_text);
 
-/// Splits "blkdebug:CONFIG:IMAGE" into the options `config` and `x-image`; CONFIG may be empty.
+/// Splits "blkdebug:CONFIG:IMAGE" into the options `config` and `x-image`; CONFIG may be empty. A name without the
+/// scheme is the image's.
 Result<void> parse_blkdebug_name(std::string_view name, Options& options);
 
 }  // namespace coimg

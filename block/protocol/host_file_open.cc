@@ -208,6 +208,12 @@ class HostFileType final : public DriverType {
   bool supports_create() const override { return !devices_only_; }
 
   std::vector<CreateOptionSpec> create_options() const override {
+    if (devices_only_) {
+      return {
+          {"size", OptionType::kSize, "Virtual disk size"},
+          {"preallocation", OptionType::kText, "Preallocation mode (allowed values: off)"},
+      };
+    }
     return {
         {"size", OptionType::kSize, "Virtual disk size"},
         {"nocow", OptionType::kBool, "Turn off copy-on-write (valid only on btrfs)"},

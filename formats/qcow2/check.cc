@@ -152,7 +152,8 @@ Result<void> Checker::count_snapshots() {
   }
   for (size_t i = 0; i < table.snapshots.size(); ++i) {
     if (header_.version < 3 || table.snapshots[i].extra_bytes >= 16) continue;
-    report(fmt::format("{} snapshot table entry {} is incomplete", repair_entries_ ? "Repairing" : "ERROR", i));
+    const bool mend = repair_entries_ && snapshot_table_counted_;
+    report(fmt::format("{} snapshot table entry {} is incomplete", mend ? "Repairing" : "ERROR", i));
     ++snapshot_defects_;
     ++result_.corruptions;
   }

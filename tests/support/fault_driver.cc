@@ -58,7 +58,13 @@ Result<void> FaultDriver::preadv(uint64_t offset, const IoVector& iov) {
 }
 
 Result<void> FaultDriver::pwritev(uint64_t offset, const IoVector& iov, const WriteOptions& options) {
-  COIMG_TRY(before(kOpWrite, offset, iov.size()));
+  auto allowed = before(kOpWrite, offset, iov.size());
+  if (!allowed.ok() && failed_writes_begin_) COIMG_TRY(write(offset, iov.slice(0, iov.size() / 2), options));
+  COIMG_TRY(std::move(allowed));
+  return write(offset, iov, options);
+}
+
+Result<void> FaultDriver::write(uint64_t offset, const IoVector& iov, const WriteOptions& options) {
   COIMG_TRY(MemDriver::pwritev(offset, iov, options));
   std::vector<std::byte> data(iov.size());
   iov.copy_to(0, data);

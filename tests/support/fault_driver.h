@@ -28,12 +28,15 @@ class FaultDriver final : public MemDriver {
  public:
   explicit FaultDriver(std::shared_ptr<MemDisk> disk, MemOptions options = {});
 
-  /// Lets the nth I/O from now on (of the kinds in `ops`) fail with `errnum`, once. Nothing of it takes place.
+  /// Lets the nth I/O from now on (of the kinds in `ops`) fail with `errnum`, once. Nothing of it takes place, unless
+  /// let_failed_writes_begin().
   void fail_nth_io(uint64_t nth, int errnum, unsigned ops = kOpAll);
   /// Lets all I/Os from the nth from now on fail: the disk is gone.
   void fail_from_nth_io(uint64_t nth, int errnum, unsigned ops = kOpAll);
   /// Lets all I/Os of the kinds that touch [offset, offset + bytes) fail.
   void fail_range(uint64_t offset, uint64_t bytes, int errnum, unsigned ops = kOpAll);
+  /// From now on the first half of a write that fails takes place, as when the disk becomes full meanwhile.
+  void let_failed_writes_begin() { failed_writes_begin_ = true; }
   /// Ends all failing.
   void heal();
   /// Whether an I/O has failed since the last fail_*().
@@ -69,10 +72,12 @@ class FaultDriver final : public MemDriver {
     uint64_t offset = 0, end = UINT64_MAX;
   };
   Result<void> before(FaultOp op, uint64_t offset, uint64_t bytes) coroutine_fn;
+  Result<void> write(uint64_t offset, const IoVector& iov, const WriteOptions& options) coroutine_fn;
 
   WriteLog log_;
   std::vector<Fault> faults_;
   bool fired_ = false;
+  bool failed_writes_begin_ = false;
   int64_t delay_ns_ = 0;
 };
 

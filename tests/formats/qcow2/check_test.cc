@@ -384,6 +384,24 @@ TEST(Repair, CompletesShortSnapshotEntries) {
   });
 }
 
+// What was in it is lost. Its clusters may still be somewhere, so the leaks stay too.
+TEST(Repair, ASnapshotTableBehindTheEndOfTheFileStaysAsItIs) {
+  run_in_main_loop([]() coroutine_fn {
+    ImageBytes image({.snapshot = true});
+    constexpr uint64_t kSnapshotsOffsetField = 64, kFarBehind = 0x7f000000;
+    image.put64(kSnapshotsOffsetField, kFarBehind);
+    const auto disk = make_disk(image);
+    for (const RepairMode mode : {RepairMode::kNone, RepairMode::kAll}) {
+      const Outcome outcome = check_disk(disk, mode);
+      ASSERT_TRUE(outcome.result.ok()) << outcome.result.error().message();
+      EXPECT_EQ(outcome.result->corruptions_fixed, 0u);
+      EXPECT_GT(outcome.result->corruptions, 0u);
+      EXPECT_THAT(outcome.findings, Contains("ERROR snapshot table entry 0 is incomplete")) << "nothing is repaired";
+    }
+    EXPECT_EQ(image.get64(kSnapshotsOffsetField), kFarBehind);
+  });
+}
+
 TEST(Repair, CutsExtraDataOfSnapshotsThatAreTooLong) {
   run_in_main_loop([]() coroutine_fn {
     ImageBytes image({.snapshot = true});
