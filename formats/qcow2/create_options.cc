@@ -118,7 +118,7 @@ Result<void> check_encryption(const CreateOptions& options) {
   if (!options.given("encrypt.key-secret")) {
     return Error(EINVAL, "Parameter 'encrypt.key-secret' is required for cipher");
   }
-  return Error(ENOTSUP, "encryption is not supported");
+  return Error(ENOTSUP, fmt::format("encryption with {} is not supported", format.value_or("aes")));
 }
 
 /// Fails while nothing has been touched when the header cluster has no room for the backing file's name.

@@ -26,7 +26,7 @@ Result<void> check_encryption(const CreateOptions& options) {
   if (!options.given("encrypt.key-secret")) {
     return Error(EINVAL, "Parameter 'encrypt.key-secret' is required for cipher");
   }
-  return Error(ENOTSUP, "encryption is not supported");
+  return Error(ENOTSUP, "encryption with luks is not supported");
 }
 
 /// What header, tables and refcounts take for a disk of which every cluster is stored; `guest_bytes` are whole

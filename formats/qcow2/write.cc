@@ -268,7 +268,11 @@ Result<void> Qcow2::write_planned(const WritePlan& plan, GuestOffset offset, con
   stored.add(iov, 0, iov.size());
   if (tail.size() != 0) stored.add(tail.span());
 
-  if (copies) file_.debug_event(DebugEvent::kCowWrite);
+  if (copies) {
+    file_.debug_event(DebugEvent::kCowWrite);
+  } else if (head.size() + tail.size() != 0) {
+    file_.debug_event(DebugEvent::kClusterAllocSpace);
+  }
   file_.debug_event(DebugEvent::kWriteAio);
   IoVector pending;
   HostOffset pending_host;

@@ -226,6 +226,7 @@ same "qemu-io -c 'break write_aio a' -c 'break write_aio b' -c 'aio_write 0 512'
 same "qemu-io -c 'break write_aio a' -c 'aio_write 0 512' -c 'wait_break a' -c 'remove_break a'  -c aio_flush $B"
 same "qemu-io -c 'break write_aio a' -c 'aio_write 0 512' -c 'wait_break a' -c 'aio_write 256k 1k' -c 'sleep 100' -c 'resume a' -c aio_flush $B"
 same "qemu-io -c 'break write_aio a' -c 'aio_write 0 512' -c 'wait_break a' -c 'resume a' -c 'resume a' -c aio_flush $B"
+same "qemu-io -c 'break cluster_alloc_space a' -c 'aio_write 900k 1k' -c 'wait_break a' -c 'resume a' -c aio_flush $B"
 same "printf 'break write_aio a\naio_write 0 512\nwait_break a\nresume a\naio_flush\n' | qemu-io $B"
 for event in l1_update l1_grow_alloc_table l1_grow_write_table l1_grow_activate_table l2_load l2_update l2_update_compressed l2_alloc_cow_read l2_alloc_write \
   read_aio read_backing_aio read_compressed write_aio write_compressed vmstate_load vmstate_save cow_read cow_write reftable_load reftable_grow \
@@ -299,6 +300,9 @@ done
 for name in blkdebug::a.qcow2 blkdebug:rules:a.qcow2 blkdebug:nofile:a.qcow2 blkdebug:a.qcow2 blkdebug: blkdebug:: blkdebug blkdebug::nofile \
   blkdebug::blkdebug::a.qcow2 blkdebug:rules:blkdebug:rules:a.qcow2 'blkdebug::json:{}'; do
   same "qemu-io -f qcow2 -c length -c 'read 0 512' '$name'"
+done
+for name in blkdebug::a.qcow2 a.qcow2 ./a.qcow2 file:a.qcow2 nofile blkdebug:a.qcow2; do
+  same "qemu-io -f blkdebug -c length $name"
 done
 same "qemu-io -t writeback -f qcow2 -c 'read 0 512' -c 'read 0 512' blkdebug:rules:full.qcow2"
 for options in driver=blkdebug,image.filename=a.qcow2 driver=blkdebug,image.driver=qcow2,image.file.filename=a.qcow2 \
