@@ -186,7 +186,8 @@ TEST_P(CommandCrash, LeavesASoundImageWithOldOrNewContent) {
                    "COIMG_CRASH_LOG=" + log.path() + "/log", "COIMG_CRASH_DIRECTORY=" + directory_.path()});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
   run_in_main_loop([&]() coroutine_fn { new_content = content(directory_); });
-  const auto logs = read_recording(log.path() + "/log", before);
+  auto logs = read_recording(log.path() + "/log", before);
+  logs.erase(".");
   ASSERT_FALSE(logs.empty());
 
   // The recording has to explain what is there now.

@@ -30,7 +30,7 @@ int log_fd() {
   return fd;
 }
 
-/// The file's name within the directory; empty for other files.
+/// The file's name within the directory, "." for the directory itself; empty for other files.
 const char* name_of(int fd, char (&path)[4096]) {
   char link[64];
   std::snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -39,6 +39,7 @@ const char* name_of(int fd, char (&path)[4096]) {
   path[length] = 0;
   const char* const directory = std::getenv("COIMG_CRASH_DIRECTORY");
   const size_t prefix = std::strlen(directory);
+  if (std::strcmp(path, directory) == 0) return ".";
   if (std::strncmp(path, directory, prefix) != 0 || path[prefix] != '/') return "";
   return path + prefix + 1;
 }
