@@ -76,7 +76,7 @@ Result<void> CreateCommand::prepare(const CommandContext& context, std::vector<s
 
 Result<int> CreateCommand::run(CommandContext& context) {
   if (option_list_.asks_for_help()) return print_create_option_help(context, format_, filename_);
-  COIMG_TRY(create(context).with_context(*filename_));
+  COIMG_TRY(create(context).in_file(*filename_).with_context(*filename_));
   return 0;
 }
 
