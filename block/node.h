@@ -142,6 +142,14 @@ class BlockNode {
   void share_rate_limit(std::shared_ptr<class RateLimiter> limiter) { shared_rate_limiter_ = std::move(limiter); }
 
  private:
+  /// Says which file an error is about, and where in it if this node is that file.
+  template <typename T>
+  [[nodiscard]] Result<T> locate(Result<T> result, uint64_t offset) const {
+    if (result.ok()) [[likely]]
+      return result;
+    result = std::move(result).in_file(subject());
+    return is_protocol_ ? std::move(result).at(offset) : std::move(result);
+  }
   Result<void> check_request(uint64_t offset, uint64_t bytes, bool write) const;
   Result<void> read_padded(uint64_t offset, const IoVector& iov) coroutine_fn;
   Result<void> read_aligned(uint64_t offset, const IoVector& iov) coroutine_fn;

@@ -92,9 +92,9 @@ Result<void> BlockNode::co_preadv(uint64_t offset, const IoVector& iov) {
   const uint64_t stored_end = align_up(exact_length(), limits_.request_alignment);
   const uint64_t stored = offset < stored_end ? std::min(iov.size(), stored_end - offset) : 0;
   if (stored == iov.size()) [[likely]]
-    return stored ? read_padded(offset, iov).in_file(subject()) : Result<void>();
+    return stored ? locate(read_padded(offset, iov), offset) : Result<void>();
   iov.fill(stored, iov.size() - stored, std::byte{0});
-  return stored ? read_padded(offset, iov.slice(0, stored)).in_file(subject()) : Result<void>();
+  return stored ? locate(read_padded(offset, iov.slice(0, stored)), offset) : Result<void>();
 }
 
 Result<void> BlockNode::co_pread(uint64_t offset, std::span<std::byte> memory) {
@@ -148,7 +148,7 @@ Result<void> BlockNode::co_pwritev(uint64_t offset, const IoVector& iov, const W
     COIMG_TRY(co_pwrite_zeroes(offset, iov.size(), {.may_unmap = may_unmap, .placement = options.placement}));
   } else {
     take_rate(iov.size());
-    COIMG_TRY(write_bytes(offset, iov, options.placement).in_file(subject()));
+    COIMG_TRY(locate(write_bytes(offset, iov, options.placement), offset));
   }
   return end_of_write(options.force_unit_access);
 }
@@ -166,7 +166,7 @@ Result<void> BlockNode::co_pwrite_compressed(uint64_t offset, const IoVector& io
     auto written = driver_->pwrite_compressed(
         offset, iov, {.placement = options.placement, .compression_level = options.compression_level});
     ++write_generation_;
-    COIMG_TRY(std::move(written).in_file(subject()));
+    COIMG_TRY(locate(std::move(written), offset));
   }
   return end_of_write(options.force_unit_access);
 }
@@ -275,14 +275,14 @@ Result<void> BlockNode::co_pwrite_zeroes(uint64_t offset, uint64_t bytes, const 
   const uint64_t tail = !is_protocol_ && end == length() ? end : std::max(align_down(end, alignment), body);
 
   if (body == end || (body == offset && tail == end)) {
-    COIMG_TRY(zero_piece(offset, bytes, options).in_file(subject()));
+    COIMG_TRY(locate(zero_piece(offset, bytes, options), offset));
   } else {
     const PlacementTurn turn(options.placement);
     ZeroOptions part = options;
     part.placement = nullptr;
-    if (offset < body) COIMG_TRY(zero_piece(offset, body - offset, part).in_file(subject()));
-    if (body < tail) COIMG_TRY(zero_piece(body, tail - body, part).in_file(subject()));
-    if (tail < end) COIMG_TRY(zero_piece(tail, end - tail, part).in_file(subject()));
+    if (offset < body) COIMG_TRY(locate(zero_piece(offset, body - offset, part), offset));
+    if (body < tail) COIMG_TRY(locate(zero_piece(body, tail - body, part), body));
+    if (tail < end) COIMG_TRY(locate(zero_piece(tail, end - tail, part), tail));
   }
   return end_of_write(false);
 }
@@ -340,7 +340,7 @@ Result<void> BlockNode::co_pdiscard(uint64_t offset, uint64_t bytes) {
   auto result = driver_->pdiscard(start, end - start);
   ++write_generation_;
   if (!result.ok() && result.error().errnum() == ENOTSUP) return {};
-  return std::move(result).in_file(subject());
+  return locate(std::move(result), start);
 }
 
 // --- probed raw images ---------------------------------------------------------------------------------------------

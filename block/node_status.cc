@@ -19,7 +19,7 @@ Result<BlockStatus> BlockNode::co_block_status(uint64_t offset, uint64_t bytes, 
   bytes = std::min(bytes, end - offset);
   if (bytes == 0) return BlockStatus{};
 
-  auto status = COIMG_TRY(driver_->block_status(offset, bytes, want_zero).in_file(subject()));
+  auto status = COIMG_TRY(locate(driver_->block_status(offset, bytes, want_zero), offset));
   assert(status.bytes > 0 && status.bytes <= bytes);
   if (status.host_offset && !status.file) status.file = is_protocol_ ? this : file_.get();
   if (!want_zero || !status.ask_file || !status.data || status.zero || !status.host_offset) return status;

@@ -267,6 +267,25 @@ Result<Options> parse_key_value_options(std::string_view text, std::string_view 
   return options;
 }
 
+Result<Options> parse_properties(std::string_view text, std::string_view implied_key, bool& asks_for_help) {
+  Options options;
+  bool first = true;
+  for (ListElement& element : split_list(text)) {
+    if (element.name.empty()) return Error(EINVAL, "Invalid parameter ''");
+    if (element.value) {
+      options.set(std::move(element.name), std::move(*element.value));
+    } else if (element.name == "help" || element.name == "?") {
+      asks_for_help = true;
+    } else if (first) {
+      options.set(std::string(implied_key), std::move(element.name));
+    } else {
+      return Error(EINVAL, fmt::format("Expected '=' after parameter '{}'", element.name));
+    }
+    first = false;
+  }
+  return options;
+}
+
 // --- CreateOptions -------------------------------------------------------------------------------------------------
 
 Result<void> CreateOptions::parse(std::string_view list) {

@@ -42,6 +42,9 @@ class Options {
 /// Parses "a=b,c=d" with ",," for a comma, for --image-opts. A first word alone is the value of `implied_key`, unless
 /// that is empty.
 Result<Options> parse_key_value_options(std::string_view text, std::string_view implied_key = "file");
+/// The same for --object: every element needs its value, and a "help" or "?" without one, wherever it stands, sets
+/// `asks_for_help`.
+Result<Options> parse_properties(std::string_view text, std::string_view implied_key, bool& asks_for_help);
 /// Parses the object behind "json:".
 Result<Options> parse_json_options(std::string_view json);
 

@@ -26,9 +26,7 @@ constexpr std::string_view kNewFailed = "error while reading from new backing fi
 
 /// The same error with the words that callers know; which file and where stays.
 Error relabel(const Error& error, std::string_view text) {
-  return Error(error.errnum(), std::string(text))
-      .in_file(error.file())
-      .at(error.place().structure, error.place().offset);
+  return Error(error.errnum(), std::string(text)).where(error);
 }
 
 /// A range that may differ; each side is known to be zero or has to be read.

@@ -111,7 +111,7 @@ Result<void> run_bench(BlockNode& node, const BenchPlan& plan) {
   BenchRun run(node, plan);
   const Result<void> result = run.run();
   if (result.ok()) return {};
-  return Error::from_errno(result.error().errnum(), "Failed request").in_file(result.error().file());
+  return Error::from_errno(result.error().errnum(), "Failed request").where(result.error());
 }
 
 }  // namespace coimg

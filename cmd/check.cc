@@ -18,11 +18,12 @@ enum ExitCode { kConsistent = 0, kNotChecked = 1, kCorrupt = 2, kLeaks = 3, kNoC
 /// Findings go to stderr as they come up, whatever the report looks like.
 class FindingPrinter final : public CheckReporter {
  public:
-  explicit FindingPrinter(Console& console) : console_(console) {}
-  void finding(std::string_view line) override { console_.finding(line); }
+  FindingPrinter(Console& console, const std::string& file) : console_(console), file_(file) {}
+  void finding(std::string_view line) override { console_.finding(file_, line); }
 
  private:
   Console& console_;
+  const std::string& file_;
 };
 
 std::string render_json(const CheckResult& result, const std::string& filename, std::string_view format) {
@@ -174,14 +175,14 @@ Result<int> CheckCommand::check(CommandContext& context, BlockNode& node) {
     context.console.out(output_ == OutputFormat::kJson ? render_json(result, operand_, node.type().name())
                                                        : render_human(result));
   }
-  if (result.check_errors != 0) context.console.error(Error(EIO, "Check failed"));
+  if (result.check_errors != 0) context.console.error(Error(EIO, "Check failed").in_file(node.subject()));
   return exit_code_for(result);
 }
 
 /// Checks, and after repairs checks again: what counts is the state that is left.
 Result<CheckResult> CheckCommand::check_and_repair(CommandContext& context, BlockNode& node,
                                                    const StopSignals& signals) {
-  FindingPrinter printer(context.console);
+  FindingPrinter printer(context.console, node.subject());
   CheckOptions options{
       .repair = repair_, .reporter = &printer, .should_stop = [&signals] { return signals.received() != 0; }};
   const CheckResult first = COIMG_TRY(node.co_check(options));

@@ -183,6 +183,10 @@ std::optional<int> CommandLine::parse_command(const std::string& name, std::span
   if (!bound.ok()) return context_.fail(1, bound.error());
   if (options.first_error().has_value())
     return context_.fail(command_->option_error_exit_code(), *options.first_error());
+  if (options.answer().has_value()) {
+    context_.console.out(*options.answer());
+    return 0;
+  }
   if (early.has_value()) {
     if (*early == "--help") {
       context_.console.out(program.as_qemu_img ? program_help(context_, commands_) : command_help(app, name));

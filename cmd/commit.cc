@@ -21,8 +21,7 @@ constexpr double kProgressStep = 1;
 
 /// Words for an error of the copy. Which file and where stays.
 Error job_failed(const Error& error) {
-  return Error(error.errnum(), fmt::format("Block job failed: {}", std::strerror(error.errnum())))
-      .in_file(error.file());
+  return Error(error.errnum(), fmt::format("Block job failed: {}", std::strerror(error.errnum()))).where(error);
 }
 
 class CommitCommand final : public Command {

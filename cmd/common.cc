@@ -65,9 +65,7 @@ void ImageOptions::declare_force_share(OptionDeclarer& options) {
 }
 
 void ImageOptions::declare_object(OptionDeclarer& options) {
-  options.parsed(
-      "--object", "OBJECTDEF", [this](const std::string& definition) { return objects.add(definition); },
-      "Define an object, such as a secret");
+  objects.declare(options);
 }
 
 void ImageOptions::declare(OptionDeclarer& options) {

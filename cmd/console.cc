@@ -78,7 +78,7 @@ std::string Console::describe(const Error& error) const {
   std::string text = error.message();
   if (!name_files_) return text;
   if (!error.place().structure.empty())
-    text += fmt::format(" ({}, byte {})", error.place().structure, error.place().offset);
+    text += fmt::format(" ({}, byte {})", error.place().structure, *error.place().offset);
   if (text.find(error.file()) == std::string::npos) text.insert(0, error.file() + ": ");
   return text;
 }
@@ -90,10 +90,8 @@ void Console::error(const Error& error) {
     line.add("message", error.message());
     if (const char* const name = strerrorname_np(error.errnum())) line.add("errno", name);
     if (!error.file().empty()) line.add("file", error.file());
-    if (!error.place().structure.empty()) {
-      line.add("structure", error.place().structure);
-      line.add("offset", error.place().offset);
-    }
+    if (!error.place().structure.empty()) line.add("structure", error.place().structure);
+    if (error.place().offset) line.add("offset", *error.place().offset);
     if (!error.hint().empty()) line.add("hint", bare_warning(program_name_, error.hint()));
     write_stderr(line.render_line());
     return;
@@ -145,10 +143,10 @@ void Console::note(std::string_view line) {
   }
 }
 
-void Console::finding(std::string_view line) {
+void Console::finding(std::string_view file, std::string_view line) {
   constexpr std::string_view kDamage = "ERROR";
   const bool is_damage = line.starts_with(kDamage);
-  if (format_.json_log) return write_message(is_damage ? "error" : "warning", line, {});
+  if (format_.json_log) return write_message(is_damage ? "error" : "warning", line, file);
   if (is_damage) line.remove_prefix(kDamage.size());
   note((is_damage ? paint_(Tint::kBad, kDamage) : std::string()).append(line));
 }

@@ -66,8 +66,8 @@ class Console {
   void warning_lines(std::string_view file, std::string_view lines);
   /// A line on stderr without prefix.
   void note(std::string_view line);
-  /// A line of what a check has found, the same way.
-  void finding(std::string_view line);
+  /// A line of what a check has found in a file, the same way.
+  void finding(std::string_view file, std::string_view line);
   /// Lines that another console has captured from stderr.
   void pass_on_err(const std::string& lines);
 

@@ -164,7 +164,9 @@ Result<void> Conversion::create_target() {
   if (created.ok()) return {};
   Error error = std::move(created).error();
   if (has_clusters(target_type_)) error = explain_create_error(std::move(error), target_type_);
-  return std::move(error).with_context(fmt::format("{}: error while converting {}", request_.target, format.name()));
+  return std::move(error)
+      .in_file(request_.target)
+      .with_context(fmt::format("{}: error while converting {}", request_.target, format.name()));
 }
 
 Result<void> Conversion::open_target() {
@@ -236,8 +238,9 @@ Result<void> Conversion::verify() {
   for (const auto& source : sources_) sources.push_back(source.get());
   const auto difference = COIMG_TRY(co_verify(sources, *target_, options).with_context("error while verifying"));
   if (!difference.has_value()) return {};
-  return Error(
-      EIO, fmt::format("Verification failed: '{}' differs from the source at byte {}", request_.target, *difference));
+  return Error(EIO, fmt::format("Verification failed: '{}' differs from the source at byte {}", request_.target,
+                                *difference))
+      .in_file(request_.target);
 }
 
 /// As those who use the image will: from the file, tables and all. Around the page cache where the file system can do

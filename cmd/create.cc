@@ -57,9 +57,7 @@ void CreateCommand::declare(OptionDeclarer& options) {
   options.text("-F", "FMT", backing_format_, "Format of the backing file");
   options.flag("-u", unsafe_, "Do not open the backing file; SIZE is needed then");
   option_list_.declare(options);
-  options.parsed(
-      "--object", "OBJECTDEF", [this](const std::string& definition) { return objects_.add(definition); },
-      "Define an object, such as a secret");
+  objects_.declare(options);
   options.describe_operands("FILE [SIZE]", "Without SIZE it is that of the backing file.");
 }
 
@@ -76,7 +74,7 @@ Result<void> CreateCommand::prepare(const CommandContext& context, std::vector<s
 
 Result<int> CreateCommand::run(CommandContext& context) {
   if (option_list_.asks_for_help()) return print_create_option_help(context, format_, filename_);
-  COIMG_TRY(create(context).with_context(*filename_));
+  COIMG_TRY(create(context).in_file(*filename_).with_context(*filename_));
   return 0;
 }
 

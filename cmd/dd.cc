@@ -25,7 +25,7 @@ Error copy_failed(const Error& error, const BlockNode& target) {
   if (error.errnum() == ECANCELED) return error;
   const char* const what = error.file() == target.subject() ? "error while writing to output image file"
                                                             : "error while reading from input image file";
-  return Error::from_errno(error.errnum(), what).in_file(error.file());
+  return Error::from_errno(error.errnum(), what).where(error);
 }
 
 class DdCommand final : public Command {
@@ -159,7 +159,8 @@ Result<void> DdCommand::create(const CommandContext& context, const TargetType& 
   if (made.ok()) return {};
   Error error = std::move(made).error();
   if (has_clusters(type)) error = explain_create_error(std::move(error), type);
-  return std::move(error).with_context(fmt::format("{}: error while creating output image", *output_));
+  return std::move(error).in_file(*output_).with_context(
+      fmt::format("{}: error while creating output image", *output_));
 }
 
 Result<void> DdCommand::fill(const CommandContext& context, BlockNode& source, CopyWindow part, const NewFiles& files,

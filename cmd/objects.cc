@@ -2,14 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "block/options.h"
+#include "cmd/option_declarer.h"
 
 namespace coimg {
 
@@ -31,49 +34,135 @@ Result<std::string> read_secret_file(const std::string& path) {
   return bytes;
 }
 
-/// The type is a bare first word, or the property qom-type.
-Result<Options> parse_definition(const std::string& definition) {
-  if (definition.starts_with('{')) return parse_json_options(definition);
-  const size_t end = definition.find(',');
-  const std::string first = definition.substr(0, end);
-  if (first.empty() || first.find('=') != std::string::npos) return parse_key_value_options(definition);
-  Options options;
-  if (end != std::string::npos) options = COIMG_TRY(parse_key_value_options(definition.substr(end + 1)));
-  options.set("qom-type", first);
-  return options;
-}
-
 Result<std::string> take_required(Options& options, std::string_view key) {
   std::optional<std::string> value = options.take_text(key);
   if (!value.has_value()) return Error(EINVAL, fmt::format("Parameter '{}' is missing", key));
   return *std::move(value);
 }
 
+/// The properties of a secret that say what it is.
+struct SecretProperties {
+  std::optional<std::string> data, file, key_id, iv;
+  bool is_base64 = false;
+};
+
+Result<SecretProperties> take_secret(Options& options) {
+  SecretProperties taken;
+  const std::string format = options.take_text("format").value_or("raw");
+  if (format != "raw" && format != "base64") {
+    return Error(EINVAL, fmt::format("Parameter 'format' does not accept value '{}'", format));
+  }
+  taken.is_base64 = format == "base64";
+  taken.data = options.take_text("data");
+  taken.file = options.take_text("file");
+  taken.key_id = options.take_text("keyid");
+  taken.iv = options.take_text("iv");
+  if (!options.empty()) {
+    return Error(EINVAL, fmt::format("Parameter '{}' is unexpected", options.values().begin()->first));
+  }
+  return taken;
+}
+
+/// Padding and what does not make up a byte are not looked at.
+Result<std::string> decode_base64(std::string_view text) {
+  static constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string bytes;
+  uint32_t bits = 0;
+  unsigned count = 0;
+  for (const char c : text) {
+    if (c == '=' || c == '\n') continue;
+    const size_t digit = kDigits.find(c);
+    if (digit == std::string_view::npos) return Error(EINVAL, "Base64 data contains invalid characters");
+    bits = bits << 6 | static_cast<uint32_t>(digit);
+    count += 6;
+    if (count < 8) continue;
+    count -= 8;
+    bytes += static_cast<char>(bits >> count & 0xff);
+  }
+  return bytes;
+}
+
+/// Whether what is there could be decrypted with AES-256 in CBC mode. Errors: EINVAL.
+Result<void> check_encrypted(const SecretProperties& secret, const std::string& stored,
+                             const std::optional<std::string>& key) {
+  constexpr size_t kKeyBytes = 32, kBlockBytes = 16;
+  if (key && key->size() != kKeyBytes) {
+    return Error(EINVAL, fmt::format("Key should be {} bytes in length", kKeyBytes));
+  }
+  if (!secret.iv) return Error(EINVAL, "IV is required to decrypt secret");
+  const std::string iv = COIMG_TRY(decode_base64(*secret.iv));
+  if (iv.size() != kBlockBytes) {
+    return Error(EINVAL, fmt::format("IV should be {} bytes in length not {}", kBlockBytes, iv.size()));
+  }
+  const std::string bytes = secret.is_base64 ? COIMG_TRY(decode_base64(stored)) : stored;
+  if (bytes.size() % kBlockBytes != 0) {
+    return Error(EINVAL, fmt::format("Length {} must be a multiple of block size {}", bytes.size(), kBlockBytes));
+  }
+  return {};
+}
+
+bool is_identifier(std::string_view id) {
+  const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  const auto may_follow = [&](char c) {
+    return is_letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
+  };
+  return !id.empty() && is_letter(id.front()) && std::ranges::all_of(id, may_follow);
+}
+
+std::string help_for(const std::optional<std::string>& type) {
+  if (type != "secret") return "List of user creatable objects:\n  secret\n";
+  return "secret options:\n"
+         "  data=<string>\n"
+         "  file=<string>\n"
+         "  format=<QCryptoSecretFormat>\n"
+         "  iv=<string>\n"
+         "  keyid=<string>\n";
+}
+
 }  // namespace
 
-Result<void> ObjectStore::add(const std::string& definition) {
-  Options options = COIMG_TRY(parse_definition(definition));
+void ObjectStore::declare(OptionDeclarer& options) {
+  const auto take = [this, &options](const std::string& definition) -> Result<void> {
+    std::optional<std::string> help = COIMG_TRY(add(definition));
+    if (help.has_value()) options.answer(*std::move(help));
+    return {};
+  };
+  options.parsed("--object", "OBJECTDEF", take, "Define an object, such as a secret; 'help' lists what there is");
+}
+
+Result<std::optional<std::string>> ObjectStore::add(const std::string& definition) {
+  bool asks_for_help = false;
+  Options options = definition.starts_with('{') ? COIMG_TRY(parse_json_options(definition))
+                                                : COIMG_TRY(parse_properties(definition, "qom-type", asks_for_help));
+  if (asks_for_help) return std::optional(help_for(options.take_text("qom-type")));
   const std::string type = COIMG_TRY(take_required(options, "qom-type"));
   if (type != "secret") {
     return Error(EINVAL, fmt::format("Parameter 'qom-type' does not accept value '{}'", type));
   }
   const std::string id = COIMG_TRY(take_required(options, "id"));
-  const std::optional<std::string> data = options.take_text("data");
-  const std::optional<std::string> file = options.take_text("file");
-  const std::string format = options.take_text("format").value_or("raw");
-  if (!options.empty()) {
-    return Error(EINVAL, fmt::format("Parameter '{}' is unexpected", options.values().begin()->first));
+  const SecretProperties secret = COIMG_TRY(take_secret(options));
+  if (!is_identifier(id)) {
+    return Error(EINVAL, "Parameter 'id' expects an identifier")
+        .with_hint("Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.\n");
   }
-  if (format != "raw") return Error(ENOTSUP, fmt::format("secrets of format '{}' are not supported", format));
-  if (data.has_value() == file.has_value()) {
-    return Error(EINVAL, data.has_value() ? "'file' and 'data' are mutually exclusive"
-                                          : "Either 'file' or 'data' must be provided");
+  if (secret.data.has_value() == secret.file.has_value()) {
+    return Error(EINVAL, secret.data.has_value() ? "'file' and 'data' are mutually exclusive"
+                                                 : "Either 'file' or 'data' must be provided");
   }
-  std::string secret = data.has_value() ? *data : COIMG_TRY(read_secret_file(*file));
-  if (!secrets_.emplace(id, std::move(secret)).second) {
+  const std::string stored = secret.data.has_value() ? *secret.data : COIMG_TRY(read_secret_file(*secret.file));
+  std::optional<std::string> plain;
+  if (secret.key_id.has_value()) {
+    if (*secret.key_id == id) return Error(EINVAL, fmt::format("Secret with id '{}' has no data", id));
+    const auto key = secrets_.find(*secret.key_id);
+    if (key == secrets_.end()) return Error(EINVAL, fmt::format("No secret with id '{}'", *secret.key_id));
+    COIMG_TRY(check_encrypted(secret, stored, key->second));
+  } else {
+    plain = secret.is_base64 ? COIMG_TRY(decode_base64(stored)) : stored;
+  }
+  if (!secrets_.emplace(id, std::move(plain)).second) {
     return Error(EINVAL, fmt::format("attempt to add duplicate property '{}' to object (type 'container')", id));
   }
-  return {};
+  return std::optional<std::string>();
 }
 
 }  // namespace coimg

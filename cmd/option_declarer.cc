@@ -29,7 +29,7 @@ void OptionDeclarer::text(const char* names, const char* value_name, std::option
 void OptionDeclarer::parsed(const char* names, const char* value_name,
                             std::function<Result<void>(const std::string&)> parse, const char* help) {
   const auto take = [this, parse = std::move(parse)](const std::string& value) {
-    if (first_error_.has_value()) return;  // what stands behind a mistake is not looked at
+    if (first_error_.has_value() || answer_.has_value()) return;  // what stands behind is not looked at
     Result<void> result = parse(value);
     if (!result.ok()) first_error_ = std::move(result).error();
   };

@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "block/util/result.h"
 #include "cmd/program.h"
@@ -36,13 +37,18 @@ class OptionDeclarer {
   /// What the help says of operands: `usage` in its first line, `text` at its end. They are not parsed here.
   void describe_operands(const char* usage, const char* text);
 
+  /// For parsers that have found a question instead of a value: the program prints `text` and ends.
+  void answer(std::string text) { answer_ = std::move(text); }
+
   [[nodiscard]] const Program& program() const { return program_; }
   [[nodiscard]] const std::optional<Error>& first_error() const { return first_error_; }
+  [[nodiscard]] const std::optional<std::string>& answer() const { return answer_; }
 
  private:
   CLI::App& app_;
   const Program& program_;
   std::optional<Error> first_error_;
+  std::optional<std::string> answer_;
 };
 
 }  // namespace coimg

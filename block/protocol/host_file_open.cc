@@ -192,7 +192,9 @@ void set_extent_size_hint_best_effort(int fd, uint64_t bytes) {
 Result<void> create_host_file(const std::string& filename, const CreateOptions& options, NewFiles& files) {
   const int fd = COIMG_TRY(files.begin(filename));
   struct stat info{};
-  if (fstat(fd, &info) != 0) return Error::from_errno(errno, fmt::format("Could not create '{}'", filename));
+  if (fstat(fd, &info) != 0) {
+    return Error::from_errno(errno, fmt::format("Could not create '{}'", filename)).in_file(filename);
+  }
   if (!S_ISREG(info.st_mode)) return {};
   if (options.boolean("nocow")) set_nocow_best_effort(fd);
   set_extent_size_hint_best_effort(fd, options.number("extent_size_hint").value_or(kDefaultExtentSizeHint));

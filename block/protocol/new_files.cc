@@ -30,7 +30,7 @@ constexpr unsigned kNameAttempts = 100;
 constexpr size_t kMaxNameBytes = 255;
 
 Error cannot_create(int error, const std::string& path) {
-  return Error::from_errno(error, fmt::format("Could not create '{}'", path));
+  return Error::from_errno(error, fmt::format("Could not create '{}'", path)).in_file(path);
 }
 
 /// How an open file is reached, whether or not it has a name.
@@ -81,7 +81,7 @@ Result<void> sync_directory(const FilePlace& place, const std::string& path) cor
   if (!fd.valid()) return {};  // writable, but not readable: it cannot be asked for
   const int result = co_fsync(fd.get());
   if (result == 0 || result == -EINVAL || result == -ENOTSUP) return {};
-  return Error::from_errno(-result, fmt::format("Could not sync the directory of '{}'", path));
+  return Error::from_errno(-result, fmt::format("Could not sync the directory of '{}'", path)).in_file(path);
 }
 
 }  // namespace
@@ -220,7 +220,9 @@ Result<void> NewFiles::sync_all() {
   for (const File& file : files_) {
     if (file.state == State::kKept) continue;  // a device: those who wrote it have flushed it
     const int result = co_fsync(file.fd.get());
-    if (result < 0) return Error::from_errno(-result, fmt::format("Could not sync '{}'", file.path));
+    if (result < 0) {
+      return Error::from_errno(-result, fmt::format("Could not sync '{}'", file.path)).in_file(file.path);
+    }
   }
   return {};
 }
@@ -231,7 +233,8 @@ Result<void> NewFiles::put_in_place(File& file) {
   const auto there = status_at(file.place);
   const bool replaces = there && file.state == State::kReplacing && is_same(*there, file.old_device, file.old_inode);
   if (there && !replaces) {
-    return Error(EEXIST, fmt::format("Could not create '{}': another file has been put there meanwhile", file.path));
+    return Error(EEXIST, fmt::format("Could not create '{}': another file has been put there meanwhile", file.path))
+        .in_file(file.path);
   }
   const std::string unnamed = path_of(file.fd.get());
   if (!replaces && file.temporary.empty()) {

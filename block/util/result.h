@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <expected>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,8 +14,8 @@ namespace coimg {
 
 /// Where in a file something is wrong: "refcount table", 48.
 struct ErrorPlace {
-  std::string structure;  ///< empty: not known
-  uint64_t offset = 0;    ///< bytes from the start of the file
+  std::string structure;           ///< empty: not known, or guest data
+  std::optional<uint64_t> offset;  ///< bytes from the start of the file; nothing: not known
 };
 
 /// What went wrong: an errno, words that a user can act on, and optionally the file, the place in it, and a hint for a
@@ -58,7 +59,14 @@ class [[nodiscard]] Error {
   }
   /// Says where in the file; a place said before stays.
   [[nodiscard]] Error at(std::string structure, uint64_t offset) && {
-    if (place_.structure.empty()) place_ = {std::move(structure), offset};
+    if (!place_.offset) place_ = {std::move(structure), offset};
+    return std::move(*this);
+  }
+  [[nodiscard]] Error at(uint64_t offset) && { return std::move(*this).at({}, offset); }
+  /// Says that it is about the same file and place as `cause`, which it puts into other words.
+  [[nodiscard]] Error where(const Error& cause) && {
+    file_ = cause.file_;
+    place_ = cause.place_;
     return std::move(*this);
   }
 
@@ -90,6 +98,12 @@ class [[nodiscard]] Result : public std::expected<T, Error> {
     if (ok()) [[likely]]
       return std::move(*this);
     return std::move(this->error()).in_file(name);
+  }
+  /// Says where in the file an error is; leaves a value alone.
+  [[nodiscard]] Result at(uint64_t offset) && {
+    if (ok()) [[likely]]
+      return std::move(*this);
+    return std::move(this->error()).at(offset);
   }
 };
 

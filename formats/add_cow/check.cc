@@ -30,7 +30,7 @@ Result<CheckResult> Checker::run() {
   for (const Error& fault : image_.faults_) {
     const std::string where = fault.place().structure.empty()
                                   ? ""
-                                  : fmt::format("{} at {:#x}: ", fault.place().structure, fault.place().offset);
+                                  : fmt::format("{} at {:#x}: ", fault.place().structure, *fault.place().offset);
     report(fmt::format("ERROR {}{}", where, fault.message()));
     ++result_.check_errors;
   }

@@ -60,22 +60,24 @@ Result<void> Qcow2::check_entry_locked(GuestOffset offset, L2Entry entry) {
   const HostOffset l2_table = l1_table_[geometry_.l1_index(offset)].l2_table();
   const std::string place =
       fmt::format("(L2 offset: {}, L2 index: {})", c_hex(l2_table.v), c_hex(geometry_.l2_index(offset)));
+  const auto damaged = [&](std::string reason) {
+    return corruption(std::move(reason), true).at(l2_table.v + geometry_.l2_index(offset) * geometry_.l2_entry_bytes());
+  };
   if (type == ClusterType::kCompressed) {
-    return corruption("Compressed cluster entry found in image with external data file " + place, true);
+    return damaged("Compressed cluster entry found in image with external data file " + place);
   }
-  if (untimely_zero) return corruption("Zero cluster entry found in pre-v3 image " + place, true);
+  if (untimely_zero) return damaged("Zero cluster entry found in pre-v3 image " + place);
   if (unaligned) {
-    return corruption(fmt::format("Cluster allocation offset {} unaligned {}", c_hex(entry.host().v), place), true);
+    return damaged(fmt::format("Cluster allocation offset {} unaligned {}", c_hex(entry.host().v), place));
   }
   if (misplaced || misplaced_first) {
-    return corruption(
+    return damaged(
         fmt::format("External data file host cluster offset {} does not match guest cluster offset: {}, "
                     "L2 index: {}",
-                    c_hex(entry.host().v), c_hex(geometry_.cluster_down(offset.v)), c_hex(geometry_.l2_index(offset))),
-        true);
+                    c_hex(entry.host().v), c_hex(geometry_.cluster_down(offset.v)), c_hex(geometry_.l2_index(offset))));
   }
   // People know the line with two blanks, but not that for images that are written to.
-  return corruption((flags_.writable ? "Invalid cluster entry found " : "Invalid cluster entry found  ") + place, true);
+  return damaged((flags_.writable ? "Invalid cluster entry found " : "Invalid cluster entry found  ") + place);
 }
 
 Result<Extent> Qcow2::map_locked(GuestOffset offset, uint64_t max_bytes) {

@@ -112,6 +112,7 @@ Result<void> Qcow2::read_compressed(GuestOffset offset, L2Entry entry, const IoV
   const std::span<std::byte> cluster = in_place ? target : buffer.span();
   const CompressionType type = compression_type_;
   COIMG_TRY(co_run_on_worker([&] { return decompress_cluster(type, stream, cluster); })
+                .at(range.offset.v)
                 .with_context(fmt::format("compressed cluster at guest offset {:#x}, host offset {:#x}",
                                           offset.v - in_cluster, range.offset.v)));
   if (in_place) return {};

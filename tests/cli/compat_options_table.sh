@@ -49,6 +49,43 @@ for command in 'amend -o size=2M a.qcow2' 'bitmap --add a.qcow2 b' 'check a.qcow
   same "qemu-img ${command%% *} --object nonsense ${command#* }"
   same "qemu-img ${command%% *} --object secret,id=s ${command#* }"
 done
+only='only secrets can be defined'
+for command in 'amend -o size=2M a.qcow2' 'bitmap --add a.qcow2 b' 'check a.qcow2' 'commit o.qcow2' 'compare a.qcow2 o.qcow2' \
+  'convert a.qcow2 x' 'create x 1M' 'dd if=a.qcow2 of=x' 'info a.raw' 'map a.qcow2' 'measure a.qcow2' 'snapshot -l a.qcow2' \
+  "rebase -u -b '' o.qcow2" 'resize a.qcow2 2M'; do
+  same "qemu-img ${command%% *} --object secret,help ${command#* }; ls x"
+  differs stdout "$only" "qemu-img ${command%% *} --object help ${command#* }; ls x"
+  same "qemu-img ${command%% *} --object secret,id=1s,data=x ${command#* }; ls x"
+  same "qemu-img ${command%% *} --object secret,id=s,data=YQ==,format=base64 ${command#* } | cut -c 1-18"
+done
+same 'qemu-io --object secret,help a.raw'
+differs stdout "$only" 'qemu-io --object help a.raw'
+differs stdout "$only" 'qemu-img info --object authz-list,help a.raw'
+differs stdout "$only" 'qemu-img info --object id=x,help a.raw'
+differs stdout "$only" "qemu-img info --object '?' nofile -x"
+same 'qemu-io --object secret,id=1s,data=x -c quit -f raw a.raw'
+same 'qemu-io --object secret,id=s,data=YQ==,format=base64 -c quit -f raw a.raw'
+key='secret,id=k,data=0123456789abcdef0123456789abcdef'
+iv=AAAAAAAAAAAAAAAAAAAAAA==
+for object in secret,id=s,data=Y,format=base64 'secret,id=s,data=****,format=base64' 'secret,id=s,data=Y Q,format=base64' \
+  secret,id=s,data=,format=base64 secret,id=s,data=YQ=,format=base64 secret,id=s,data=abc,format=nope \
+  secret,id=s,data=x,keyid=none secret,id=s,data=x,keyid=s secret,id=s,data=x,keyid= secret,id=s,data=x,iv=AAAA \
+  secret,id=s,file=none,keyid=none secret,id=s,file=none,format=base64 secret,id=s,format=base64 \
+  secret,id=1s,format=nope,foo=1 secret,id=1s,foo=1 secret,id=1s 'secret,id=,data=x' 'secret,id=a b,data=x' \
+  'secret,id=a_.-9,data=x' secret,hel secret,help=1 help,secret 'secret,id=s,data=x,?' secret,help,foo=1 \
+  '{"qom-type":"secret","id":"1s","data":"x"}' '{"qom-type":"secret","id":"s","data":"YQ==","format":"base64"}' \
+  '{"qom-type":"help"}' help=on 'id=s,qom-type=secret,data=x' ',help' qom-type=secret,help; do
+  same "qemu-img info --object '$object' a.raw"
+done
+for rest in data=x "data=x,iv=$iv" "data=x,iv=%" data=x,iv=AAAA "data=,iv=$iv" "data=%,format=base64,iv=$iv" "file=none,iv=$iv" \
+  "data=AAAA,format=base64,iv=$iv" "data=kRhCfzEPtmIcxnpe4PoiSQ==,format=base64"; do
+  same "qemu-img info --object $key --object secret,id=s,keyid=k,$rest a.raw"
+done
+same "qemu-img info --object secret,id=k,data=x --object secret,id=s,keyid=k,data=x a.raw"
+same "qemu-img info --object secret,id=k,data=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=,format=base64 \
+  --object secret,id=s,keyid=k,data=x,iv=$iv a.raw"
+differs stderr,stdout,exit 'what is encrypted is not decrypted' \
+  "qemu-img info --object $key --object secret,id=s,keyid=k,data=0123456789abcdef,iv=$iv a.raw"
 for command in 'check a.qcow2' 'info a.qcow2' 'map a.qcow2' 'measure a.qcow2'; do
   same "qemu-img ${command%% *} -f qcow2 ${command#* }"
   same "qemu-img ${command%% *} --format qcow2 ${command#* } 2>&1 | head -n 1 | grep -v version"
