@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -99,14 +98,6 @@ Result<void> check_encrypted(const SecretProperties& secret, const std::string& 
     return Error(EINVAL, fmt::format("Length {} must be a multiple of block size {}", bytes.size(), kBlockBytes));
   }
   return {};
-}
-
-bool is_identifier(std::string_view id) {
-  const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
-  const auto may_follow = [&](char c) {
-    return is_letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
-  };
-  return !id.empty() && is_letter(id.front()) && std::ranges::all_of(id, may_follow);
 }
 
 std::string help_for(const std::optional<std::string>& type) {
