@@ -118,7 +118,7 @@ void ObjectStore::declare(OptionDeclarer& options) {
     if (help.has_value()) options.answer(*std::move(help));
     return {};
   };
-  options.parsed("--object", "OBJECTDEF", take, "Define an object, such as a secret; 'help' lists what there is");
+  options.parsed("--object", "OBJECTDEF", take, "Define an object, such as a secret");
 }
 
 Result<std::optional<std::string>> ObjectStore::add(const std::string& definition) {
