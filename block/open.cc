@@ -38,12 +38,17 @@ Result<DetectZeroes> take_detect_zeroes(Options& options) {
   return Error(EINVAL, fmt::format("invalid parameter value: {}", choice));
 }
 
+/// Names of nodes are for nobody here, but are checked: what others would refuse is a mistake.
+Result<void> check_node_name(const std::string& name) {
+  constexpr size_t kMaxNodeNameBytes = 31;
+  if (!is_identifier(name)) return Error(EINVAL, fmt::format("Invalid node-name: '{}'", name));
+  if (name.size() > kMaxNodeNameBytes) return Error(EINVAL, "Node name too long");
+  return {};
+}
+
 /// Takes the options that every node has, into the flags it inherits from its parent.
 Result<void> take_common_options(Options& options, OpenFlags& flags) {
-  (void)options.take_text("node-name");
   COIMG_TRY(options.take_bool("auto-read-only"));
-  flags.detect_zeroes = COIMG_TRY(take_detect_zeroes(options));
-
   const auto discard = options.take_text("discard").value_or("");
   if (discard == "unmap" || discard == "on") {
     flags.discard_unmap = true;
@@ -52,6 +57,8 @@ Result<void> take_common_options(Options& options, OpenFlags& flags) {
   } else if (!discard.empty()) {
     return Error(EINVAL, "Invalid discard option");
   }
+  flags.detect_zeroes = COIMG_TRY(take_detect_zeroes(options));
+  if (const auto node_name = options.take_text("node-name")) COIMG_TRY(check_node_name(*node_name));
   flags.direct = COIMG_TRY(options.take_bool("cache.direct")).value_or(flags.direct);
   flags.no_flush = COIMG_TRY(options.take_bool("cache.no-flush")).value_or(flags.no_flush);
   flags.force_share = COIMG_TRY(options.take_bool("force-share")).value_or(flags.force_share);
@@ -424,6 +431,10 @@ Result<OpenedLayer> open_protocol_node(OpenContext& context, const ProtocolTarge
 
 Result<OpenedLayer> open_layer(OpenContext& context, LayerRequest request) {
   COIMG_TRY(take_common_options(request.options, request.flags));
+  const bool is_child = context.nesting > 0;  // those pass on what they are sent
+  if (request.flags.detect_zeroes == DetectZeroes::kUnmap && !request.flags.discard_unmap && !is_child) {
+    return Error(EINVAL, "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
+  }
   auto driver = request.options.take_text("driver");
   if (!request.format.empty()) driver = request.format;
   const DriverType* const given = driver ? COIMG_TRY(find_driver(context.registry, *driver)) : nullptr;

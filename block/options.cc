@@ -286,6 +286,12 @@ Result<Options> parse_properties(std::string_view text, std::string_view implied
   return options;
 }
 
+bool is_identifier(std::string_view name) {
+  const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  const auto may_follow = [&](char c) { return is_letter(c) || is_digit(c) || c == '-' || c == '.' || c == '_'; };
+  return !name.empty() && is_letter(name.front()) && std::ranges::all_of(name, may_follow);
+}
+
 // --- CreateOptions -------------------------------------------------------------------------------------------------
 
 Result<void> CreateOptions::parse(std::string_view list) {

@@ -45,7 +45,9 @@ Result<Options> parse_key_value_options(std::string_view text, std::string_view 
 /// The same for --object: every element needs its value, and a "help" or "?" without one, wherever it stands, sets
 /// `asks_for_help`.
 Result<Options> parse_properties(std::string_view text, std::string_view implied_key, bool& asks_for_help);
-/// Parses the object behind "json:".
+/// Whether nodes and objects can be named so: letters, digits, '-', '.' and '_' behind a letter.
+bool is_identifier(std::string_view name);
+/// Parses the object behind "json:". Strings may also stand in single quotes.
 Result<Options> parse_json_options(std::string_view json);
 
 /// A size as in cli.md 2.1, for options and, through cmd, operands. Warns of hexadecimal numbers with a suffix.

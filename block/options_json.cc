@@ -27,6 +27,30 @@ std::string_view word_at(std::string_view text, size_t position) {
   return text.substr(begin, end - begin);
 }
 
+/// The text with all strings in double quotes, and without the escape that only single ones need.
+std::string with_double_quotes(std::string_view text) {
+  std::string result;
+  result.reserve(text.size());
+  char quote = 0;  // of the string that `at` is in
+  for (size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (quote == 0) {
+      if (c == '\'' || c == '"') quote = c;
+      result += c == '\'' ? '"' : c;
+    } else if (c == '\\' && at + 1 < text.size()) {
+      if (text[++at] != '\'') result += c;
+      result += text[at];
+    } else if (c == quote) {
+      quote = 0;
+      result += '"';
+    } else {
+      if (c == '"') result += '\\';
+      result += c;
+    }
+  }
+  return result;
+}
+
 /// Receives the parser's events and fills Options. Array elements are named by their index.
 class Flattener : public nlohmann::json_sax<json> {
  public:
@@ -124,8 +148,9 @@ Result<Options> parse_json_options(std::string_view text) {
   if (text.find_first_not_of(" \t\r\n") == std::string_view::npos) {
     return Error(EINVAL, "Could not parse the JSON options: Expecting a JSON value");
   }
-  Flattener flattener(text);
-  (void)json::sax_parse(text, &flattener);
+  const std::string usual = with_double_quotes(text);
+  Flattener flattener(usual);
+  (void)json::sax_parse(usual, &flattener);
   return flattener.finish();
 }
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -101,14 +100,6 @@ Result<void> check_encrypted(const SecretProperties& secret, const std::string& 
   return {};
 }
 
-bool is_identifier(std::string_view id) {
-  const auto is_letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
-  const auto may_follow = [&](char c) {
-    return is_letter(c) || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_';
-  };
-  return !id.empty() && is_letter(id.front()) && std::ranges::all_of(id, may_follow);
-}
-
 std::string help_for(const std::optional<std::string>& type) {
   if (type != "secret") return "List of user creatable objects:\n  secret\n";
   return "secret options:\n"
@@ -127,7 +118,7 @@ void ObjectStore::declare(OptionDeclarer& options) {
     if (help.has_value()) options.answer(*std::move(help));
     return {};
   };
-  options.parsed("--object", "OBJECTDEF", take, "Define an object, such as a secret; 'help' lists what there is");
+  options.parsed("--object", "OBJECTDEF", take, "Define an object, such as a secret");
 }
 
 Result<std::optional<std::string>> ObjectStore::add(const std::string& definition) {

@@ -44,7 +44,7 @@ struct FileOptions {
 };
 
 /// Takes what the driver knows. The engine is chosen for the whole program, so `aio` is only checked.
-Result<FileOptions> take_file_options(Options& options) {
+Result<FileOptions> take_file_options(Options& options, const OpenFlags& flags) {
   FileOptions taken;
   if (const auto locking = options.take_text("locking")) {
     if (*locking == "on") {
@@ -55,8 +55,15 @@ Result<FileOptions> take_file_options(Options& options) {
       return Error(EINVAL, fmt::format("invalid parameter value: {}", *locking));
     }
   }
-  if (const auto aio = options.take_text("aio"); aio && *aio != "threads" && *aio != "native" && *aio != "io_uring") {
+  const auto aio = options.take_text("aio");
+  if (aio && *aio != "threads" && *aio != "native" && *aio != "io_uring") {
     return Error(EINVAL, fmt::format("invalid parameter value: {}", *aio));
+  }
+  if (aio == "native" && !flags.direct) {
+    return Error(EINVAL, "aio=native was specified, but it requires cache.direct=on, which was not specified.");
+  }
+  if (const auto manager = options.take_text("pr-manager")) {  // there are no objects of that type
+    return Error(ENODEV, fmt::format("No persistent reservation manager with id '{}'", *manager));
   }
   COIMG_TRY(options.take_bool("x-check-cache-dropped"));
   return taken;
@@ -225,7 +232,7 @@ class HostFileType final : public DriverType {
   }
 
   Result<std::unique_ptr<BlockDriver>> open(OpenArgs args) const coroutine_fn override {
-    const FileOptions file_options = COIMG_TRY(take_file_options(*args.options));
+    const FileOptions file_options = COIMG_TRY(take_file_options(*args.options, args.flags));
     if (args.filename.empty()) {
       return Error(EINVAL, fmt::format("The '{}' block driver requires a file name", name()));
     }

@@ -18,7 +18,7 @@ struct IoOpenMode {
   bool snapshot = false;      ///< writes go to a temporary overlay
   bool copy_on_read = false;  ///< what is read from a backing file is kept in the image
   bool force_share = false;
-  bool discard_unmap = false;
+  bool discard_unmap = true;  ///< as qemu-io, unlike the commands
   bool native_aio = false;
   CacheMode cache = {.write_through = true};
 

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -49,13 +51,33 @@ Result<uint32_t> take_overlap_checks(Options& options) {
   return checks;
 }
 
+/// The caches have their own sizes; what others would refuse is a mistake all the same.
+Result<void> check_cache_options(Options& options, const Header& header) {
+  constexpr uint64_t kMinEntryBytes = 512;
+  const uint64_t cluster_size = uint64_t{1} << header.cluster_bits;
+  const auto both = COIMG_TRY(options.take_size("cache-size"));
+  const auto l2 = COIMG_TRY(options.take_size("l2-cache-size"));
+  const auto refcounts = COIMG_TRY(options.take_size("refcount-cache-size"));
+  const uint64_t entry = COIMG_TRY(options.take_size("l2-cache-entry-size")).value_or(cluster_size);
+  const auto interval = COIMG_TRY(options.take_size("cache-clean-interval"));
+  if (both && l2 && refcounts) {
+    return Error(EINVAL, "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
+  }
+  if (both && l2 && *l2 > *both) return Error(EINVAL, "l2-cache-size may not exceed cache-size");
+  if (both && refcounts && *refcounts > *both) return Error(EINVAL, "refcount-cache-size may not exceed cache-size");
+  if (entry < kMinEntryBytes || entry > cluster_size || !std::has_single_bit(entry)) {
+    return Error(EINVAL, fmt::format("L2 cache entry size must be a power of two between {} and the cluster size ({})",
+                                     kMinEntryBytes, cluster_size));
+  }
+  if (refcounts && *refcounts / cluster_size > INT32_MAX) return Error(EINVAL, "Refcount cache size too big");
+  if (interval && *interval > UINT32_MAX) return Error(EINVAL, "Cache clean interval too big");
+  return {};
+}
+
 }  // namespace
 
 Result<RuntimeOptions> take_runtime_options(Options& options, const Header& header) {
-  for (const char* name : {"cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"}) {
-    COIMG_TRY(options.take_size(name));
-  }
-  COIMG_TRY(options.take_size("cache-clean-interval"));
+  COIMG_TRY(check_cache_options(options, header));
   RuntimeOptions taken;
   taken.lazy_refcounts = COIMG_TRY(options.take_bool("lazy-refcounts"));
   if (taken.lazy_refcounts.value_or(false) && header.version < 3) {

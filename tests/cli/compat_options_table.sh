@@ -86,6 +86,28 @@ same "qemu-img info --object secret,id=k,data=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3OD
   --object secret,id=s,keyid=k,data=x,iv=$iv a.raw"
 differs stderr,stdout,exit 'what is encrypted is not decrypted' \
   "qemu-img info --object $key --object secret,id=s,keyid=k,data=0123456789abcdef,iv=$iv a.raw"
+on=driver=qcow2,file.filename=a.qcow2
+for options in file.aio=native file.aio=native,cache.direct=on file.aio=native,file.cache.direct=on file.aio=zzz \
+  file.pr-manager=x file.pr-manager= l2-cache-entry-size=5 l2-cache-entry-size=0 l2-cache-entry-size=256 \
+  l2-cache-entry-size=512 l2-cache-entry-size=513 l2-cache-entry-size=64k l2-cache-entry-size=128k cache-size=1 \
+  cache-size=1M,l2-cache-size=2M cache-size=1M,refcount-cache-size=2M l2-cache-size=8E refcount-cache-size=8E \
+  cache-size=4M,l2-cache-size=2M,refcount-cache-size=2M cache-clean-interval=4294967295 cache-clean-interval=4294967296 \
+  detect-zeroes=unmap detect-zeroes=unmap,discard=unmap detect-zeroes=unmap,discard=ignore file.detect-zeroes=unmap \
+  detect-zeroes=zz,discard=zz detect-zeroes=zz,node-name=1x node-name=1x node-name= node-name=a.b-c_9 \
+  node-name=abcdefghijklmnopqrstuvwxyzabcde node-name=abcdefghijklmnopqrstuvwxyzabcdef file.node-name=1x 'node-name=#block1'; do
+  same "qemu-img info --image-opts '$on,$options'"
+done
+same 'qemu-io --image-opts -c "write 0 64k" driver=qcow2,file.filename=a.qcow2,detect-zeroes=unmap'
+for discard in '' '-d ignore' '-d unmap'; do
+  same "qemu-io -f raw -c 'write 0 1M' a.raw >/dev/null; qemu-io $discard -f raw -c 'discard 0 1M' a.raw >/dev/null; du -k a.raw"
+done
+same 'qemu-io --image-opts -c "write 0 512" -t none driver=raw,file.filename=a.raw,file.aio=native'
+for names in "'filename':'a.raw'" "'filename':'a\"b'" "'filename':'a\\'b'" "'filename':\"a\\'b\"" "'filename':\"a'b\\\"\"" \
+  "'filename':'a\\x'" "'filename':'a\\/b\\t\\u00e9'" "'filename':''" "'filename':'a" "'filename\":'a'"; do
+  text="json:{'driver':'raw','file':{'driver':'file',$names}}"
+  same "qemu-img info $(printf %q "$text") 2>&1 | sed 's/JSON parse error.*//'"
+done
+same "qemu-img info --object \"{'qom-type':'secret','id':'s','data':'x'}\" a.raw"
 for command in 'check a.qcow2' 'info a.qcow2' 'map a.qcow2' 'measure a.qcow2'; do
   same "qemu-img ${command%% *} -f qcow2 ${command#* }"
   same "qemu-img ${command%% *} --format qcow2 ${command#* } 2>&1 | head -n 1 | grep -v version"
