@@ -64,9 +64,7 @@ void ImageOptions::declare_force_share(OptionDeclarer& options) {
   options.flag("-U,--force-share", force_share, "Open without locks, also when others use the image");
 }
 
-void ImageOptions::declare_object(OptionDeclarer& options) {
-  objects.declare(options);
-}
+void ImageOptions::declare_object(OptionDeclarer& options) { objects.declare(options); }
 
 void ImageOptions::declare(OptionDeclarer& options) {
   declare_format(options);

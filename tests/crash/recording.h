@@ -10,7 +10,8 @@
 
 namespace coimg::crash {
 
-/// The log of each file by its name; that of the directory itself, ".", has its flushes. `before` has the files' content when the program started; the others begin empty.
+/// The log of each file by its name; that of the directory itself, ".", has its flushes. `before` has the files'
+/// content when the program started; the others begin empty.
 std::map<std::string, WriteLog> read_recording(const std::string& path,
                                                const std::map<std::string, std::vector<std::byte>>& before);
 
