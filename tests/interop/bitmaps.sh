@@ -114,7 +114,10 @@ done
 # What QEMU left in use is inconsistent for both.
 qemu-img create -q -f qcow2 image.qcow2 4M
 "$coimg" bitmap --add image.qcow2 lost
-{ timeout -s KILL 1 qemu-io -f qcow2 -c 'write 0 4k' -c 'sleep 20000' image.qcow2 >/dev/null 2>&1 || true; } 2>/dev/null
+qemu-io -f qcow2 -c 'write 0 4k' -c 'sleep 20000' image.qcow2 >/dev/null 2>&1 &
+writer=$!
+sleep 1
+{ kill -KILL $writer; wait $writer || true; } 2>/dev/null # it has its locks until it is gone
 same_lists "in use" image.qcow2
 "$coimg" bitmap --add image.qcow2 kept
 write_at image.qcow2 1M 1k

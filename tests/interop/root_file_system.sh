@@ -4,14 +4,17 @@
 command -v mke2fs >/dev/null && command -v e2fsck >/dev/null || { echo "skipped: no e2fsprogs"; exit 77; }
 
 mkdir root
+mib=0
 for part in etc bin sbin usr/bin usr/sbin usr/share usr/lib; do
   [ -d "/$part" ] && [ ! -L "/$part" ] || continue
   mkdir -p "root/$(dirname "$part")"
   for entry in "/$part"/*; do
-    [ "$(du -sm root | cut -f1)" -lt 1024 ] || break 2
-    [ "$(du -sm "$entry" 2>/dev/null | cut -f1)" -lt 250 ] || continue
+    [ "$mib" -lt 1024 ] || break 2
+    entry_mib=$(du -sm "$entry" 2>/dev/null | cut -f1)
+    [ "$entry_mib" -lt 250 ] || continue
     mkdir -p "root/$part"
     cp -a --no-preserve=ownership "$entry" "root/$part/" 2>/dev/null || true
+    mib=$((mib + entry_mib))
   done
 done
 mke2fs -q -t ext4 -d root disk.raw 1536M
