@@ -1,7 +1,9 @@
 #include "cmd/objects.h"
 
 #include <fmt/format.h>
+#include <openssl/evp.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -62,22 +64,21 @@ Result<SecretProperties> take_secret(Options& options) {
   return taken;
 }
 
-/// Padding and what does not make up a byte are not looked at.
+/// Line ends and padding, which may be missing, are not looked at, nor bits that do not make up a byte.
 Result<std::string> decode_base64(std::string_view text) {
-  static constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string bytes;
-  uint32_t bits = 0;
-  unsigned count = 0;
-  for (const char c : text) {
-    if (c == '=' || c == '\n') continue;
-    const size_t digit = kDigits.find(c);
-    if (digit == std::string_view::npos) return Error(EINVAL, "Base64 data contains invalid characters");
-    bits = bits << 6 | static_cast<uint32_t>(digit);
-    count += 6;
-    if (count < 8) continue;
-    count -= 8;
-    bytes += static_cast<char>(bits >> count & 0xff);
+  constexpr size_t kDigitsPerGroup = 4, kBytesPerGroup = 3;
+  std::string digits;
+  std::ranges::copy_if(text, std::back_inserter(digits), [](char c) { return c != '=' && c != '\n'; });
+  const size_t byte_count = digits.size() * kBytesPerGroup / kDigitsPerGroup;
+  digits.resize((digits.size() + kDigitsPerGroup - 1) / kDigitsPerGroup * kDigitsPerGroup, 'A');
+  const bool has_space = digits.find_first_of(" \t\r") != std::string::npos;  // EVP_DecodeBlock strips it at the ends
+  std::string bytes(digits.size() / kDigitsPerGroup * kBytesPerGroup, '\0');
+  if (has_space ||
+      EVP_DecodeBlock(reinterpret_cast<unsigned char*>(bytes.data()),
+                      reinterpret_cast<const unsigned char*>(digits.data()), static_cast<int>(digits.size())) < 0) {
+    return Error(EINVAL, "Base64 data contains invalid characters");
   }
+  bytes.resize(byte_count);
   return bytes;
 }
 

@@ -178,12 +178,7 @@ TEST_P(CommandCrash, LeavesASoundImageWithOldOrNewContent) {
   run_in_main_loop([&]() coroutine_fn { old_content = content(directory_); });
 
   const TemporaryDirectory log;
-  Command command = scenario.command;
-  command.insert(command.begin(), COIMG_PROGRAM);
-  const Outcome outcome =
-      run_program(directory_.path(), command,
-                  {"LD_PRELOAD=" COIMG_CRASH_RECORDER, "ASAN_OPTIONS=verify_asan_link_order=0", "COIMG_AIO=threads",
-                   "COIMG_CRASH_LOG=" + log.path() + "/log", "COIMG_CRASH_DIRECTORY=" + directory_.path()});
+  const Outcome outcome = run_recorded(directory_.path(), scenario.command, log.path() + "/log");
   ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
   run_in_main_loop([&]() coroutine_fn { new_content = content(directory_); });
   auto logs = read_recording(log.path() + "/log", before);

@@ -25,12 +25,7 @@ TEST_P(NewFileCrash, IsDurableBeforeItsName) {
   std::vector<std::byte> source(300000);
   for (size_t i = 0; i < source.size(); ++i) source[i] = std::byte(i / 5000 % 3 != 0 ? i * 31 / 7 : 0);
   directory.write("one.raw", source);
-  std::vector<std::string> command = GetParam().command;
-  command.insert(command.begin(), COIMG_PROGRAM);
-  const Outcome outcome =
-      run_program(directory.path(), command,
-                  {"LD_PRELOAD=" COIMG_CRASH_RECORDER, "ASAN_OPTIONS=verify_asan_link_order=0", "COIMG_AIO=threads",
-                   "COIMG_CRASH_LOG=" + log.path() + "/log", "COIMG_CRASH_DIRECTORY=" + directory.path()});
+  const Outcome outcome = run_recorded(directory.path(), GetParam().command, log.path() + "/log");
   ASSERT_EQ(outcome.exit_code, 0) << outcome.output;
 
   const auto logs = read_recording(log.path() + "/log", {});

@@ -8,6 +8,13 @@
 
 namespace coimg::crash {
 
+Outcome run_recorded(const std::string& directory, std::vector<std::string> command, const std::string& log) {
+  command.insert(command.begin(), COIMG_PROGRAM);
+  return run_program(directory, command,
+                     {"LD_PRELOAD=" COIMG_CRASH_RECORDER, "ASAN_OPTIONS=verify_asan_link_order=0", "COIMG_AIO=threads",
+                      "COIMG_CRASH_LOG=" + log, "COIMG_CRASH_DIRECTORY=" + directory});
+}
+
 std::map<std::string, WriteLog> read_recording(const std::string& path,
                                                const std::map<std::string, std::vector<std::byte>>& before) {
   struct OpenFlush {

@@ -6,9 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "tests/crash/suite.h"
 #include "tests/support/write_log.h"
 
 namespace coimg::crash {
+
+/// Runs a command of coimg in `directory`; what it writes and flushes there goes to the file `log`.
+Outcome run_recorded(const std::string& directory, std::vector<std::string> command, const std::string& log);
 
 /// The log of each file by its name; that of the directory itself, ".", has its flushes. `before` has the files'
 /// content when the program started; the others begin empty.
