@@ -18,6 +18,7 @@ expect() {
 # examine NAME RAW IMAGE...: all of them hold what RAW does.
 examine() {
   local name=$1 raw=$2 algorithm tree
+  next_engine
   shift 2
   for algorithm in "${algorithms[@]}"; do
     tree=$algorithm-tree:$("$here/tree_digest.py" "$algorithm" <"$raw")

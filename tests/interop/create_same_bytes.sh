@@ -9,6 +9,7 @@ mkdir theirs ours
 same() {
   local options=$1 size=$2
   shift 2
+  next_engine
   rm -f theirs/* ours/*
   local words=(create -f qcow2 -o "$options" "$@" t.qcow2)
   [ -z "$size" ] || words+=("$size")

@@ -3,24 +3,14 @@
 . "$(dirname "$0")/lib.sh"
 command -v mke2fs >/dev/null && command -v e2fsck >/dev/null || { echo "skipped: no e2fsprogs"; exit 77; }
 
+# Most of a GiB of this machine's files.
 mkdir root
-mib=0
-for part in etc bin sbin usr/bin usr/sbin usr/share usr/lib; do
-  [ -d "/$part" ] && [ ! -L "/$part" ] || continue
-  mkdir -p "root/$(dirname "$part")"
-  for entry in "/$part"/*; do
-    [ "$mib" -lt 1024 ] || break 2
-    entry_mib=$(du -sm "$entry" 2>/dev/null | cut -f1)
-    [ "$entry_mib" -lt 250 ] || continue
-    mkdir -p "root/$part"
-    cp -a --no-preserve=ownership "$entry" "root/$part/" 2>/dev/null || true
-    mib=$((mib + entry_mib))
-  done
-done
+du -ak --max-depth=1 /etc /bin /sbin /usr/bin /usr/sbin /usr/share /usr/lib 2>/dev/null |
+  awk -F'\t' '$1 < 200000 && $2 ~ "^/(usr/)?[a-z]+/." && (total += $1) < 900000 {print substr($2, 2)}' |
+  tar -C / -cf - -T - 2>/dev/null | tar -C root -xf - --no-same-owner || true
 mke2fs -q -t ext4 -d root disk.raw 1536M
 rm -rf root
 e2fsck -fn disk.raw >/dev/null 2>&1 || fail "the sample itself is not clean"
-digest=$(sha256sum <disk.raw | cut -d' ' -f1)
 
 for options in '' -c '-c -o compression_type=zstd' '-o cluster_size=4k'; do
   next_engine
@@ -29,9 +19,9 @@ for options in '' -c '-c -o compression_type=zstd' '-o cluster_size=4k'; do
   qemu-img check -q ours.qcow2 || fail "$options: qemu-img check"
   "$coimg" check -q ours.qcow2 || fail "$options: check"
   qemu-img convert -f qcow2 -O raw ours.qcow2 back.raw
-  [ "$(sha256sum <back.raw | cut -d' ' -f1)" = "$digest" ] || fail "$options: qemu-img reads other bytes"
+  cmp disk.raw back.raw || fail "$options: qemu-img reads other bytes"
   "$coimg" convert -f qcow2 -O raw ours.qcow2 back.raw
-  [ "$(sha256sum <back.raw | cut -d' ' -f1)" = "$digest" ] || fail "$options: coimg reads other bytes"
+  cmp disk.raw back.raw || fail "$options: coimg reads other bytes"
   e2fsck -fn back.raw >/dev/null 2>&1 || fail "$options: e2fsck finds fault with the copy"
   rm -f ours.qcow2 back.raw
 done

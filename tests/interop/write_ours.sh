@@ -4,7 +4,7 @@
 
 qemu-img create -q -f raw plain.raw 8M
 scribble plain.raw raw 21
-digest=$(sha256sum <plain.raw | cut -d' ' -f1)
+digest=$(digest <plain.raw)
 
 accepted() {
   local name=$1 image=$2
@@ -86,7 +86,7 @@ done
 head -c 1000001 plain.raw >odd.raw
 "$coimg" convert -f raw -O qcow2 odd.raw plain.raw a.qcow2
 qemu-img convert -f raw -O raw odd.raw plain.raw theirs.raw
-digest=$(sha256sum <theirs.raw | cut -d' ' -f1)
+digest=$(digest <theirs.raw)
 accepted "two sources" a.qcow2
 "$coimg" convert -c -f raw -O qcow2 odd.raw plain.raw a.qcow2
 accepted "two sources, compressed" a.qcow2
