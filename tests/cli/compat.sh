@@ -71,19 +71,13 @@ hide_times() {
     -e 's/^Run completed in [0-9]+[.][0-9]{3} seconds[.]$/Run completed in TIME/' "$1"
 }
 
-# Runs command $2 with the programs in $1 ("ours" or "theirs"). In this process as far as that goes: there are thousands
-# of them, and the rest of the work is starting processes.
+# Runs command $2 with the programs in $1 ("ours" or "theirs").
 run_side() {
   local said=$scratch/$1.said
   rm -rf "$scratch/work"
   cp -a --sparse=auto "$scratch/template" "$scratch/work"
-  (
-    set +u
-    cd "$scratch/work"
-    PATH=$scratch/$1:$PATH
-    ulimit -t 120 # seconds of processor time
-    eval "$2"
-  ) >"$said/stdout" 2>"$said/stderr" </dev/null
+  (cd "$scratch/work" && PATH="$scratch/$1:$PATH" exec timeout 120 bash -c "$2") \
+    >"$said/stdout" 2>"$said/stderr" </dev/null
   echo $? >"$said/exit"
   case $2 in
     *qemu-io* | *bench*) hide_times "$said/stdout" ;;
