@@ -10,6 +10,7 @@
 #include "block/transfer_size.h"
 #include "block/util/buffer.h"
 #include "block/util/math.h"
+#include "block/zero_runs.h"
 #include "coroutine/co_group.h"
 #include "coroutine/co_sleep.h"
 
@@ -17,8 +18,6 @@ namespace coimg {
 
 namespace {
 
-// Zeros are looked for in units of a page, the unit in which file systems keep holes.
-constexpr uint64_t kZeroUnit = 4096;
 // What is zeroed in one step: long enough to cost nothing, short enough to be interrupted.
 constexpr uint64_t kMaxZeroStep = kGiB;
 // After so many of these steps the event loop runs.
@@ -36,7 +35,7 @@ class CopyJob {
       : sources_(sources, options.window.offset, options.window.bytes),
         target_(target),
         options_(options),
-        unit_(std::max<uint64_t>(target.limits().zero_alignment, kZeroUnit)),
+        unit_(copy_unit(target.limits().zero_alignment)),
         size_(transfer_size({.unit = unit_,
                              .least_bytes = options.sparse_bytes,
                              .decode_unit = largest_compression_unit(sources),
@@ -180,14 +179,14 @@ class CopyJob {
     std::vector<CopyRun> writes;
     if (!options_.target_has_backing &&
         !options_.leave_equal) {  // all of it is what the guest sees: runs need not end where the source's end
-      split_zeros(writes, chunk.offset, memory, unit_);
+      split_data(writes, chunk.offset, memory, unit_);
       return writes;
     }
     for (const CopyRun& run : chunk.runs) {
       if (run.kind == CopyKind::kZero && options_.store_zeros) {
         writes.push_back({CopyKind::kData, run.offset, run.bytes});
       } else if (run.kind == CopyKind::kData && !options_.compress) {
-        split_zeros(writes, run.offset, memory.subspan(run.offset - chunk.offset, run.bytes), kZeroUnit);
+        split_data(writes, run.offset, memory.subspan(run.offset - chunk.offset, run.bytes), kZeroUnit);
       } else {
         writes.push_back(run);
       }
@@ -195,40 +194,10 @@ class CopyJob {
     return writes;
   }
 
-  void split_zeros(std::vector<CopyRun>& writes, uint64_t offset, std::span<const std::byte> memory,
-                   uint64_t unit) const {
-    const auto append = [&writes](CopyKind kind, uint64_t at, uint64_t bytes) {
-      if (!writes.empty() && writes.back().kind == kind && writes.back().offset + writes.back().bytes == at) {
-        writes.back().bytes += bytes;
-      } else {
-        writes.push_back({kind, at, bytes});
-      }
-    };
-    if (options_.sparse_bytes == 0) {
-      append(CopyKind::kData, offset, memory.size());
-      return;
-    }
-    uint64_t zeros = 0;    // length of the zero run before `at`
-    uint64_t missing = 0;  // bytes that the image's last unit lacks
-    const uint64_t enough = options_.compress ? unit : options_.sparse_bytes;
-    const auto close_zero_run = [&](uint64_t at) {
-      if (zeros == 0) return;
-      append(zeros + missing >= enough ? CopyKind::kZero : CopyKind::kData, offset + at - zeros, zeros);
-      zeros = 0;
-    };
-    for (uint64_t at = 0; at < memory.size();) {
-      const uint64_t bytes = std::min(unit - (offset + at) % unit, memory.size() - at);
-      if (is_zero(memory.subspan(at, bytes))) {
-        zeros += bytes;
-      } else {
-        close_zero_run(at);
-        append(CopyKind::kData, offset + at, bytes);
-      }
-      at += bytes;
-    }
-    const uint64_t end = offset + memory.size();
-    if (end == sources_.length()) missing = align_up(end, unit) - end;
-    close_zero_run(memory.size());
+  void split_data(std::vector<CopyRun>& writes, uint64_t offset, std::span<const std::byte> memory,
+                  uint64_t unit) const {
+    const uint64_t enough = options_.compress && options_.sparse_bytes != 0 ? unit : options_.sparse_bytes;
+    append_data_runs(writes, offset, memory, {.unit = unit, .enough = enough, .end = sources_.length()});
   }
 
   Result<void> write_runs(const std::vector<CopyRun>& runs, uint64_t offset, std::span<const std::byte> memory,

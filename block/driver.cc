@@ -107,7 +107,7 @@ Result<void> DriverType::create(BlockNode*, const std::string&, const CreateOpti
   return unsupported(*this, "image creation");
 }
 
-Result<MeasureResult> DriverType::measure(const CreateOptions&, uint64_t, BlockNode*) const {
+Result<MeasureResult> DriverType::measure(const CreateOptions&, const MeasureRequest&) const {
   return Error(ENOTSUP, fmt::format("Block driver '{}' does not support size measurement", name()));
 }
 

@@ -149,6 +149,20 @@ struct CheckOptions {
   std::function<bool()> should_stop = {};
 };
 
+/// How measure counts what a new image needs.
+enum class MeasureMethod {
+  kAllTables,    ///< all tables that the disk can ever have, and the data: qemu-img's figures
+  kCopy,         ///< what a copy makes of the disk, when none of what block status calls data are zeros
+  kCopyNonZero,  ///< the same, without the zeros that a copy leaves out: reads the data
+};
+
+/// What measure is asked about: a new image for an empty disk, or for a copy of `source`.
+struct MeasureRequest {
+  uint64_t virtual_size = 0;    ///< in bytes; the source's, if there is one
+  BlockNode* source = nullptr;  ///< may be null
+  MeasureMethod method = MeasureMethod::kAllTables;
+};
+
 /// Sizes that measure predicts, in bytes.
 struct MeasureResult {
   uint64_t required = 0, fully_allocated = 0;
@@ -423,10 +437,9 @@ class DriverType {
     return {};
   }
 
-  /// How large a new image would become: one for an empty disk of `virtual_size` bytes, or a copy of `source`, which
-  /// has that size. Errors: bad options; those of reading block status.
-  virtual Result<MeasureResult> measure(const CreateOptions& options, uint64_t virtual_size, BlockNode* source) const
-      coroutine_fn;
+  /// How large the file of a new image with these options would become.
+  /// Errors: bad options; those of reading block status and, where the method does that, data.
+  virtual Result<MeasureResult> measure(const CreateOptions& options, const MeasureRequest& request) const coroutine_fn;
 };
 
 /// The drivers that the program has. Filled by the program at start, constant afterwards; outlives all nodes.

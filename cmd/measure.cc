@@ -32,6 +32,7 @@ class MeasureCommand final : public Command {
  private:
   Result<MeasureResult> measure(const CommandContext& context, BlockNode* source) coroutine_fn;
   Result<CreateOptions> target_options(const CommandContext& context, const DriverType& format) const;
+  [[nodiscard]] MeasureMethod method(const CommandContext& context) const;
   [[nodiscard]] std::string render(const MeasureResult& result) const;
 
   ImageOptions image_;
@@ -39,6 +40,7 @@ class MeasureCommand final : public Command {
   std::string target_format_ = "raw";
   OptionList option_list_;
   std::optional<uint64_t> size_;
+  bool detect_zeroes_ = false;
   OutputFormat output_ = OutputFormat::kHuman;
   std::optional<std::string> operand_;
 };
@@ -58,6 +60,8 @@ void MeasureCommand::declare(OptionDeclarer& options) {
         return {};
       },
       "The new image is for an empty disk of this size");
+  options.flag("--detect-zeroes", detect_zeroes_,
+               "Read the data, and leave out the zeros in them that convert leaves out");
   options.parsed(
       "--output", "human|json",
       [this](const std::string& format) -> Result<void> {
@@ -102,7 +106,9 @@ Result<MeasureResult> MeasureCommand::measure(const CommandContext& context, Blo
   const DriverType* const format = context.registry.find(target_format_);
   if (format == nullptr) return Error(EINVAL, fmt::format("Unknown file format '{}'", target_format_));
   const CreateOptions options = COIMG_TRY(target_options(context, *format));
-  return format->measure(options, source != nullptr ? source->length() : size_.value_or(0), source);
+  return format->measure(options, {.virtual_size = source != nullptr ? source->length() : size_.value_or(0),
+                                   .source = source,
+                                   .method = method(context)});
 }
 
 Result<CreateOptions> MeasureCommand::target_options(const CommandContext& context, const DriverType& format) const {
@@ -113,6 +119,12 @@ Result<CreateOptions> MeasureCommand::target_options(const CommandContext& conte
   if (parsed.ok()) return options;
   context.console.error(parsed.error());
   return Error(EINVAL, fmt::format("Invalid options for file format '{}'", target_format_));
+}
+
+/// Scripts that call qemu-img get its figures.
+MeasureMethod MeasureCommand::method(const CommandContext& context) const {
+  if (detect_zeroes_) return MeasureMethod::kCopyNonZero;
+  return context.program.as_qemu_img ? MeasureMethod::kAllTables : MeasureMethod::kCopy;
 }
 
 std::string MeasureCommand::render(const MeasureResult& result) const {

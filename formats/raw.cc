@@ -171,9 +171,9 @@ class RawDriverType final : public DriverType {
   }
 
   /// Options make no difference, not even bad ones.
-  Result<MeasureResult> measure(const CreateOptions&, uint64_t virtual_size, BlockNode*) const coroutine_fn override {
-    if (virtual_size > kMaxFileOffset) return Error(EFBIG, "The image size is too large for file format 'raw'");
-    const uint64_t bytes = align_up(virtual_size, kSectorSize);
+  Result<MeasureResult> measure(const CreateOptions&, const MeasureRequest& request) const coroutine_fn override {
+    if (request.virtual_size > kMaxFileOffset) return Error(EFBIG, "The image size is too large for file format 'raw'");
+    const uint64_t bytes = align_up(request.virtual_size, kSectorSize);
     return MeasureResult{.required = bytes, .fully_allocated = bytes, .bitmaps = std::nullopt};
   }
 };

@@ -91,7 +91,7 @@ _coimg() {
         --snapshot -n --nocache -C --copy-on-read -k --native-aio -i --aio -t --cache -d --discard -h --help' ;;
       map) options='-f --format --image-opts -U --force-share --object --output= -s --start-offset -l --max-length -h
         --help' ;;
-      measure) options='-f --image-opts -U --force-share --object -l -o -O --size --output= -h --help' ;;
+      measure) options='-f --image-opts -U --force-share --object -l -o -O --size --detect-zeroes --output= -h --help' ;;
       rebase) options='-f --image-opts -U --force-share --object -b -F -u -t -T -p -q -h --help' ;;
       resize) options='-f --image-opts --object --preallocation= -q --shrink -h --help' ;;
       snapshot) options='--image-opts -U --force-share --object -q -l -a -c -d -h --help' ;;

@@ -216,6 +216,7 @@ complete -c coimg -n '__fish_seen_subcommand_from measure' -x -s l -d 'Read an i
 complete -c coimg -n '__fish_seen_subcommand_from measure' -x -s o -a 'backing_file= backing_fmt= cluster_size= compat= compression_type= lazy_refcounts= preallocation= refcount_bits= size= help' -d 'Creation options'
 complete -c coimg -n '__fish_seen_subcommand_from measure' -x -s O -a $formats -d 'Format of the new image'
 complete -c coimg -n '__fish_seen_subcommand_from measure' -x -l size -d 'The new image is for an empty disk of this size'
+complete -c coimg -n '__fish_seen_subcommand_from measure' -l detect-zeroes -d 'Read the data, and leave out their zeros'
 complete -c coimg -n '__fish_seen_subcommand_from measure' -x -l output -a 'human json' -d 'Form of the report'
 
 complete -c coimg -n '__fish_seen_subcommand_from rebase' -s h -l help -d 'Show the options'

@@ -259,6 +259,7 @@ case $state in
           '*-o[creation options]:options:' \
           '-O[format of the new image]:format:($formats)' \
           '--size=[the new image is for an empty disk of this size]:bytes:' \
+          '--detect-zeroes[read the data, and leave out their zeros]' \
           '--output=[form of the report]:form:(human json)' \
           '*:image:_files'
         ;;

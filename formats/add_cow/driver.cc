@@ -55,9 +55,9 @@ class AddCowDriverType final : public DriverType {
     return add_cow::create_image(*file, options);
   }
 
-  Result<MeasureResult> measure(const CreateOptions& options, uint64_t virtual_size, BlockNode*) const
+  Result<MeasureResult> measure(const CreateOptions& options, const MeasureRequest& request) const
       coroutine_fn override {
-    return add_cow::measure_image(options, virtual_size);
+    return add_cow::measure_image(options, request.virtual_size);
   }
 };
 

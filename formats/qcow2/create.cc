@@ -85,15 +85,25 @@ Result<void> write_preallocated_tables(BlockNode& file, const Geometry& geometry
 
 }  // namespace
 
-Result<void> create_image(BlockNode& file, const CreateOptions& options) {
-  Header header = COIMG_TRY(header_for_options(options));
-  const Geometry geometry = header.geometry();
-  const Preallocation preallocation = COIMG_TRY(preallocation_of(options));
+Result<CreatePlan> plan_image(const CreateOptions& options) {
+  CreatePlan plan{.header = COIMG_TRY(header_for_options(options)), .layout = {}};
+  const Geometry geometry = plan.header.geometry();
+  plan.preallocation = COIMG_TRY(preallocation_of(options));
   // A raw data file has all that the disk has.
-  const bool preallocated = preallocation != Preallocation::kOff || (header.autoclear_features & kRawExternalData) != 0;
-  const FreshLayout layout = COIMG_TRY(preallocated ? plan_preallocated_disk(geometry, header.size, preallocation)
-                                                    : plan_empty_disk(geometry, header.size));
-  if (preallocated) {
+  plan.preallocated =
+      plan.preallocation != Preallocation::kOff || (plan.header.autoclear_features & kRawExternalData) != 0;
+  plan.layout = COIMG_TRY(plan.preallocated ? plan_preallocated_disk(geometry, plan.header.size, plan.preallocation)
+                                            : plan_empty_disk(geometry, plan.header.size));
+  return plan;
+}
+
+Result<void> create_image(BlockNode& file, const CreateOptions& options) {
+  CreatePlan plan = COIMG_TRY(plan_image(options));
+  Header& header = plan.header;
+  const FreshLayout& layout = plan.layout;
+  const Preallocation preallocation = plan.preallocation;
+  const Geometry geometry = header.geometry();
+  if (plan.preallocated) {
     // What only metadata refer to stays a hole.
     const bool reserve = preallocation == Preallocation::kFalloc || preallocation == Preallocation::kFull;
     COIMG_TRY(file.co_truncate(layout.file_bytes, reserve ? preallocation : Preallocation::kOff));

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "block/driver.h"
+#include "formats/qcow2/fresh_layout.h"
 #include "formats/qcow2/header.h"
 
 namespace coimg::qcow2 {
@@ -34,10 +35,25 @@ Result<Preallocation> preallocation_of(const CreateOptions& options);
 /// Crash: until the end the file is no qcow2 image.
 Result<void> create_image(BlockNode& file, const CreateOptions& options) coroutine_fn;
 
-/// The sizes of an image with these options for an empty disk of `virtual_size` bytes, or for a copy of `source`.
+/// A new image's header and what its file holds when it has been made: the plan of create_image().
+struct CreatePlan {
+  Header header;
+  Preallocation preallocation = Preallocation::kOff;  ///< that is asked for; a raw data file has all that the disk has
+  bool preallocated = false;
+  FreshLayout layout;
+};
+/// Errors: those of header_for_options(); EFBIG when the refcount table would become too large.
+Result<CreatePlan> plan_image(const CreateOptions& options);
+
+/// How long the file of a copy of `source` becomes, or of an empty disk if it is null, and that of its data if they
+/// have one of their own: see co_forecast_copy(). The options hold the disk's size.
+/// Errors: those of plan_image() and of co_forecast_copy(); EFBIG when the copy would be too large for the format.
+Result<uint64_t> co_copy_bytes(const CreateOptions& options, BlockNode* source, bool read_data) coroutine_fn;
+
+/// How large an image with these options becomes. With a backing file it is not known what a copy can leave to it: all
+/// clusters count as written.
 /// Errors: for the options that have an influence, those of header_for_options() with qemu-img's words for measure;
-/// EFBIG for a disk that is too large; those of reading block status.
-Result<MeasureResult> measure_image(const CreateOptions& options, uint64_t virtual_size, BlockNode* source)
-    coroutine_fn;
+/// EFBIG for a disk that is too large; those of reading block status and data.
+Result<MeasureResult> measure_image(const CreateOptions& options, const MeasureRequest& request) coroutine_fn;
 
 }  // namespace coimg::qcow2

@@ -95,9 +95,9 @@ class Qcow2DriverType final : public DriverType {
     return qcow2::create_image(*file, options);
   }
 
-  Result<MeasureResult> measure(const CreateOptions& options, uint64_t virtual_size, BlockNode* source) const
+  Result<MeasureResult> measure(const CreateOptions& options, const MeasureRequest& request) const
       coroutine_fn override {
-    return qcow2::measure_image(options, virtual_size, source);
+    return qcow2::measure_image(options, request);
   }
 };
 

@@ -85,4 +85,16 @@ RefcountMetadata refcount_metadata_for(const Geometry& geometry, uint64_t cluste
   }
 }
 
+Result<GrownRefcountTable> grow_refcount_table(const Geometry& geometry, uint64_t described_blocks) {
+  constexpr uint64_t kMaxEntries = kMaxRefcountTableBytes / sizeof(be64);
+  const HostCluster first(described_blocks * geometry.refcounts_per_block());
+  const RefcountMetadata least = refcount_metadata_for(geometry, first.v);
+  const RefcountMetadata all = refcount_metadata_for(geometry, first.v + div_ceil(least.table_clusters, 2));
+  if (all.blocks > kMaxEntries) return Error(EFBIG, "the refcount table would become too large");
+  const uint64_t entries = std::min(all.blocks + div_ceil(all.blocks, 2), kMaxEntries);
+  return GrownRefcountTable{.first = first,
+                            .blocks = all.blocks - described_blocks,
+                            .table_clusters = div_ceil(entries * sizeof(be64), geometry.cluster_size())};
+}
+
 }  // namespace coimg::qcow2

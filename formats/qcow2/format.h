@@ -11,6 +11,7 @@
 #include "block/util/endian.h"
 #include "block/util/math.h"
 #include "block/util/offsets.h"
+#include "block/util/result.h"
 
 namespace coimg::qcow2 {
 
@@ -359,5 +360,16 @@ struct RefcountMetadata {
   uint64_t table_clusters = 0, blocks = 0;
 };
 RefcountMetadata refcount_metadata_for(const Geometry& geometry, uint64_t clusters);
+
+/// What an image gets when its refcount table has no slot for another block: blocks that are missing, and behind them
+/// the new table, all described by blocks that are there then.
+struct GrownRefcountTable {
+  HostCluster first;
+  uint64_t blocks = 0, table_clusters = 0;
+};
+/// `described_blocks`: how many blocks are in use in front of it, full or not. The table gets half again as many
+/// entries as it needs, as far as the format allows that, so that growing is rare.
+/// Errors: EFBIG when it allows no table that is large enough.
+Result<GrownRefcountTable> grow_refcount_table(const Geometry& geometry, uint64_t described_blocks);
 
 }  // namespace coimg::qcow2

@@ -130,12 +130,11 @@ class LayoutPlanner {
   }
 
   /// Moves the table behind everything that blocks up to `last_slot` describe, together with the blocks that describe
-  /// it there, and makes it half as large again as it has to be.
+  /// it there.
   Result<void> grow_table(uint64_t last_slot) {
     const uint64_t described = last_slot + 1;
-    const uint64_t start = described * geometry_.refcounts_per_block();
-    const uint64_t blocks = refcount_metadata_for(geometry_, start).blocks;
-    return move_table(start, described, blocks, div_ceil(blocks + div_ceil(blocks, 2), entries_per_cluster()));
+    const GrownRefcountTable plan = COIMG_TRY(grow_refcount_table(geometry_, described));
+    return move_table(plan.first.v, described, described + plan.blocks, plan.table_clusters);
   }
 
   /// Puts the blocks that are missing from `slot` on at `start`, and the table behind them.

@@ -5,6 +5,9 @@
 // Format: qcow2, section "measure".
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <string>
+
 #include "block/data_size.h"
 #include "block/util/math.h"
 #include "formats/qcow2/create.h"
@@ -58,7 +61,9 @@ uint64_t bitmap_bytes(const Geometry& geometry, uint64_t virtual_size, const std
 
 }  // namespace
 
-Result<MeasureResult> measure_image(const CreateOptions& options, uint64_t virtual_size, BlockNode* source) {
+Result<MeasureResult> measure_image(const CreateOptions& options, const MeasureRequest& request) {
+  const uint64_t virtual_size = request.virtual_size;
+  BlockNode* const source = request.source;
   const Header header = COIMG_TRY(header_for_measure(options));
   const Preallocation preallocation = COIMG_TRY(measured_preallocation(options));
   COIMG_TRY(check_encryption(options));
@@ -73,12 +78,19 @@ Result<MeasureResult> measure_image(const CreateOptions& options, uint64_t virtu
   if (preallocation == Preallocation::kFalloc || preallocation == Preallocation::kFull) {
     result.required = result.fully_allocated;
   }
-  if (source == nullptr) return result;
-  if (options.given("backing_file")) {
+  const bool exact = request.method != MeasureMethod::kAllTables;
+  if (source != nullptr && options.given("backing_file")) {
     result.required = result.fully_allocated;
-  } else if (result.required == metadata) {
+  } else if (exact) {
+    CreateOptions complete = options;
+    COIMG_TRY(complete.set("size", std::to_string(virtual_size)));
+    const bool read_data = request.method == MeasureMethod::kCopyNonZero;
+    result.required = COIMG_TRY(co_copy_bytes(complete, source, read_data));
+    result.fully_allocated = std::max(result.fully_allocated, result.required);
+  } else if (source != nullptr && result.required == metadata) {
     result.required += COIMG_TRY(co_data_bytes(*source, geometry.cluster_size()));
   }
+  if (source == nullptr) return result;
   if (header.version >= 3 && source->driver().supports_bitmaps()) {
     result.bitmaps = bitmap_bytes(geometry, virtual_size, source->driver().bitmaps());
   }

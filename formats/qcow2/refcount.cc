@@ -27,9 +27,6 @@ namespace {
 /// Freed space that has to wait for a flush of the L2 tables is at most this; then the flush is made.
 constexpr uint64_t kMaxUnsettledBytes = 64 * kMiB;
 
-/// Which free hint serves runs of `count` clusters.
-size_t search_class(ClusterCount count) { return std::bit_width(count.v) - 1; }
-
 }  // namespace
 
 RefcountTable::RefcountTable(BlockNode& file, Geometry geometry, MetadataCache& blocks, RefcountTableOwner& owner)
@@ -157,7 +154,7 @@ Result<ClusterCount> RefcountTable::free_run_length_locked(HostCluster first, Cl
 /// The first run of `count` clusters, all below `limit`, that are free and may be handed out. Changes nothing.
 Result<HostCluster> RefcountTable::find_free_run_locked(ClusterCount count, HostCluster limit) {
   assert(count.v > 0);
-  HostCluster start = free_hints_[search_class(count)];
+  HostCluster start = free_hints_[free_hint_for(count)];
   for (;;) {
     start = COIMG_TRY(next_free_locked(start, limit));
     if (start.v == 0) return owner_.refcounts_damaged("refcount of the header cluster is zero");
@@ -321,7 +318,7 @@ Result<HostCluster> RefcountTable::allocate_locked(ClusterCount count, HostClust
     start = COIMG_TRY(find_free_run_locked(count, limit));
   } while (COIMG_TRY(ensure_blocks_locked(start, count)));
   COIMG_TRY(change_locked(start, count, {.change = Change::kIncrement}));
-  free_hints_[search_class(count)] = start + count.v;
+  free_hints_[free_hint_for(count)] = start + count.v;
   return start;
 }
 

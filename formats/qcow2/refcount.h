@@ -18,6 +18,7 @@
 #include "formats/qcow2/cluster_set.h"
 #include "formats/qcow2/format.h"
 #include "formats/qcow2/metadata_cache.h"
+#include "formats/qcow2/refcount_scan.h"
 
 namespace coimg::qcow2 {
 
@@ -163,8 +164,7 @@ class RefcountTable {
 
   /// Where the search for 2^i or more clusters (less than 2^(i+1)) starts. For a single cluster this is exact: no free
   /// one lies below. Larger runs may have passed by holes that were too small for them.
-  static constexpr size_t kSearchClasses = 48;
-  std::array<HostCluster, kSearchClasses> free_hints_ CO_GUARDED_BY(lock_){};
+  std::array<HostCluster, kFreeHints> free_hints_ CO_GUARDED_BY(lock_){};
   HostOffset compressed_cursor_ CO_GUARDED_BY(lock_);  ///< byte behind the last compressed stream; 0 for none
   ClusterSet unsettled_ CO_GUARDED_BY(lock_);          ///< free, but the disk may still refer to them
   ClusterSet to_discard_ CO_GUARDED_BY(lock_);         ///< free, their space is to be given back

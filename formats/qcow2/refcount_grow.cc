@@ -19,29 +19,6 @@ namespace coimg::qcow2 {
 
 namespace {
 
-/// What a new refcount table needs: blocks for the space it lies in, and the table itself.
-struct TablePlan {
-  uint64_t blocks = 0, table_clusters = 0;
-};
-
-/// The structures are put behind `described_blocks` full blocks, and have to describe themselves. The table gets half
-/// again as many entries as it needs, so that growing is rare. EFBIG when the format allows no table of that size.
-Result<TablePlan> plan_table(const Geometry& geometry, uint64_t described_blocks) {
-  constexpr uint64_t kMaxEntries = kMaxRefcountTableBytes / sizeof(be64);
-  TablePlan plan;
-  for (;;) {
-    const uint64_t needed = described_blocks + plan.blocks;
-    if (needed > kMaxEntries) return Error(EFBIG, "the refcount table has its maximum size");
-    const uint64_t entries = std::min(needed + needed / 2, kMaxEntries);
-    const TablePlan next{
-        .blocks = div_ceil(plan.blocks + plan.table_clusters, geometry.refcounts_per_block()),
-        .table_clusters = div_ceil(entries * sizeof(be64), geometry.cluster_size()),
-    };
-    if (next.blocks == plan.blocks && next.table_clusters == plan.table_clusters) return plan;
-    plan = next;
-  }
-}
-
 AlignedBuffer encode_table(std::span<const uint64_t> entries) {
   AlignedBuffer bytes(entries.size() * sizeof(be64));
   std::ranges::copy(entries, reinterpret_cast<be64*>(bytes.data()));
@@ -131,12 +108,11 @@ Result<void> RefcountTable::store_slot_locked(uint64_t slot, HostOffset block) {
 
 /// Moves to a larger table that has `block` at `slot`, behind everything that blocks describe so far.
 Result<void> RefcountTable::grow_table_locked(uint64_t slot, HostOffset block) {
-  const uint64_t per_block = geometry_.refcounts_per_block();
   const uint64_t described = slot + 1;
   file_.debug_event(DebugEvent::kReftableGrow);
-  const TablePlan plan = COIMG_TRY(plan_table(geometry_, described));
+  const GrownRefcountTable plan = COIMG_TRY(grow_refcount_table(geometry_, described));
   const uint64_t table_bytes = plan.table_clusters << geometry_.cluster_bits();
-  const HostCluster start(described * per_block);
+  const HostCluster start = plan.first;
   const uint64_t clusters = plan.blocks + plan.table_clusters;
   if (start.v + clusters > kMaxHostOffset >> geometry_.cluster_bits()) {
     return Error(EFBIG, "no room for a larger refcount table");

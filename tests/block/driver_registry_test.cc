@@ -93,7 +93,7 @@ TEST_F(DriverRegistryTest, AForeignMagicCutShortIsRaw) {
 TEST(DriverDefaults, SayInWordsWhatIsMissing) {
   const PrefixType type("tiny", "", 0);
   run_in_main_loop([&]() coroutine_fn {
-    const auto measured = type.measure(CreateOptions({}), 512, nullptr);
+    const auto measured = type.measure(CreateOptions({}), {.virtual_size = 512});
     ASSERT_FALSE(measured.ok());
     EXPECT_EQ(measured.error().errnum(), ENOTSUP);
     EXPECT_EQ(measured.error().message(), "Block driver 'tiny' does not support size measurement");

@@ -14,7 +14,8 @@ case $lines in SKIP*) echo "$lines"; exit 77 ;; esac
 ours='bench --object
 convert --compression-level
 convert --verify
-convert -b'
+convert -b
+measure --detect-zeroes'
 our_commands='batch checksum io'  # of which io is compared with qemu-io
 
 # Options of a command, with all their names.

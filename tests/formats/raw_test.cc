@@ -178,11 +178,11 @@ TEST_F(RawTest, ASizeBeyondTheFileSystemsLimitIsAnErrorOfTheHost) {
 
 TEST_F(RawTest, MeasuresWholeSectors) {
   run_in_main_loop([&]() coroutine_fn {
-    auto measured = raw_->measure(create_options(""), 513, nullptr);
+    auto measured = raw_->measure(create_options(""), {.virtual_size = 513});
     ASSERT_TRUE(measured.ok());
     EXPECT_EQ(measured->required, 1024u);
     EXPECT_EQ(measured->fully_allocated, 1024u);
-    EXPECT_FALSE(raw_->measure(create_options(""), UINT64_MAX, nullptr).ok());
+    EXPECT_FALSE(raw_->measure(create_options(""), {.virtual_size = UINT64_MAX}).ok());
   });
 }
 

@@ -1,5 +1,6 @@
-// Tests create.cc, create_options.cc, fresh_layout.cc and measure.cc. That new images are equal to those of qemu-img is
-// tested where that is installed: tests/interop/create_same_bytes.sh.
+// Tests create.cc, create_options.cc, fresh_layout.cc, file_growth.cc, copy_size.cc and measure.cc. That new images are
+// equal to those of qemu-img is tested where that is installed: tests/interop/create_same_bytes.sh; that copies are as
+// long as measured in tests/interop/measure.sh.
 #include "formats/qcow2/create.h"
 
 #include <gmock/gmock.h>
@@ -147,15 +148,85 @@ TEST(FreshLayoutTest, TheRefcountTableMovesWhenItIsTooSmall) {
   EXPECT_EQ(layout->file_bytes, 51462u * 512);
 }
 
+TEST(FreshLayoutTest, AGrownRefcountTableIsDescribedByItsBlocks) {
+  for (const uint32_t bits : {9u, 12u, 16u, 21u}) {
+    for (uint32_t order = 0; order <= 6; ++order) {
+      const Geometry geometry(bits, order);
+      const uint64_t most = kMaxRefcountTableBytes / sizeof(be64);
+      for (uint64_t described = 1; described < most; described += described / 50 + 1) {
+        const auto grown = grow_refcount_table(geometry, described);
+        if (!grown.ok()) {
+          EXPECT_EQ(grown.error().errnum(), EFBIG);
+          EXPECT_GT(described, most / 10 * 9) << bits << " " << order;
+          break;
+        }
+        EXPECT_EQ(grown->first.v, described * geometry.refcounts_per_block());
+        const uint64_t end = grown->first.v + grown->blocks + grown->table_clusters;
+        EXPECT_LE(end, (described + grown->blocks) * geometry.refcounts_per_block()) << bits << " " << described;
+        const uint64_t entries = grown->table_clusters * geometry.cluster_size() / sizeof(be64);
+        EXPECT_GE(entries, std::min(described + grown->blocks + 1, most)) << bits << " " << described;
+        EXPECT_LE(entries, std::max(most, geometry.cluster_size() / sizeof(be64)));
+      }
+    }
+  }
+}
+
 // --- measure -------------------------------------------------------------------------------------------------------
 
 void expect_measured(std::string_view list, uint64_t size, BlockNode* source, uint64_t required,
                      uint64_t fully_allocated) coroutine_fn {
   SCOPED_TRACE(list);
-  const auto result = qcow2_type().measure(options_of(list), size, source);
+  const auto result = qcow2_type().measure(options_of(list), {.virtual_size = size, .source = source});
   ASSERT_TRUE(result.ok()) << result.error().message();
   EXPECT_EQ(result->required, required);
   EXPECT_EQ(result->fully_allocated, fully_allocated);
+}
+
+/// With kCopyNonZero for data that are to be looked at.
+void expect_copy_bytes(std::string_view list, uint64_t size, BlockNode* source, MeasureMethod method, uint64_t required)
+    coroutine_fn {
+  SCOPED_TRACE(list);
+  const auto result =
+      qcow2_type().measure(options_of(list), {.virtual_size = size, .source = source, .method = method});
+  ASSERT_TRUE(result.ok()) << result.error().message();
+  EXPECT_EQ(result->required, required);
+  EXPECT_GE(result->fully_allocated, required);
+}
+
+TEST(MeasureTest, TellsWhatACopyMakes) {
+  run_in_main_loop([]() coroutine_fn {
+    std::vector<std::byte> content(kMiB);
+    content[70000] = content[200000] = std::byte{1};
+    const auto source = make_mem_node(content);
+    const uint64_t empty = 3 * 65536 + 8;  // header, refcounts, L1 entries
+    expect_copy_bytes("", kMiB, nullptr, MeasureMethod::kCopy, empty);
+    expect_copy_bytes("", 16 * kGiB, nullptr, MeasureMethod::kCopy, 3 * 65536 + 32 * 8);
+    expect_copy_bytes("", kMiB, source.get(), MeasureMethod::kCopyNonZero, (4 + 1 + 2) * 65536);
+    expect_copy_bytes("cluster_size=2M", kMiB, source.get(), MeasureMethod::kCopyNonZero, (4 + 1 + 1) * 2 * kMiB);
+    expect_copy_bytes("preallocation=metadata", kMiB, nullptr, MeasureMethod::kCopy, 1376256);
+    expect_copy_bytes("data_file=d", kMiB, source.get(), MeasureMethod::kCopyNonZero, 5 * 65536 + kMiB);
+    expect_copy_bytes("backing_file=b,backing_fmt=raw", kMiB, source.get(), MeasureMethod::kCopyNonZero, 1376256);
+    // What is wrong with options that only a copy looks at.
+    EXPECT_FALSE(qcow2_type()
+                     .measure(options_of("compat=0.10,lazy_refcounts=on"),
+                              {.virtual_size = kMiB, .method = MeasureMethod::kCopy})
+                     .ok());
+    ASSERT_TRUE(source->co_close().ok());
+  });
+}
+
+TEST(MeasureTest, ReadErrorsComeBackFromDataThatAreLookedAt) {
+  run_in_main_loop([]() coroutine_fn {
+    auto disk = std::make_shared<MemDisk>();
+    disk->bytes.assign(kMiB, std::byte{1});
+    const auto source = make_fault_node(disk);
+    fault_driver(*source).fail_nth_io(1, EIO, kOpRead);
+    const auto result = qcow2_type().measure(
+        options_of(""), {.virtual_size = kMiB, .source = source.get(), .method = MeasureMethod::kCopyNonZero});
+    ASSERT_FALSE(result.ok());
+    EXPECT_EQ(result.error().message(), "error while reading at byte 0: Input/output error");
+    ASSERT_TRUE(source->co_close().ok());
+  });
 }
 
 TEST(MeasureTest, PredictsSizes) {
@@ -175,7 +246,7 @@ TEST(MeasureTest, PredictsSizes) {
     expect_measured("preallocation=metadata", kMiB, source.get(), 327680 + 3 * 65536, 1376256);
     expect_measured("backing_file=b,backing_fmt=raw", kMiB, source.get(), 1376256, 1376256);
     expect_measured("backing_file=b,backing_fmt=raw", kMiB, nullptr, 327680, 1376256);
-    EXPECT_EQ(qcow2_type().measure(options_of(""), uint64_t{1} << 60, nullptr).error().message(),
+    EXPECT_EQ(qcow2_type().measure(options_of(""), {.virtual_size = uint64_t{1} << 60}).error().message(),
               "The image size is too large (try using a larger cluster size)");
     ASSERT_TRUE(source->co_close().ok());
   });
