@@ -55,6 +55,15 @@ void ClusterSet::erase(HostCluster first, ClusterCount count) {
   }
 }
 
+HostCluster ClusterSet::first_gap(HostCluster start, ClusterCount count) const {
+  for (size_t index = run_ending_behind(start); index < runs_.size(); ++index) {
+    const ClusterRun& run = runs_[index];
+    if (run.first > start && run.first - start >= count.v) break;
+    start = run.end;
+  }
+  return start;
+}
+
 void ClusterSet::clear() {
   runs_.clear();
   size_ = 0;

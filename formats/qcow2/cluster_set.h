@@ -30,6 +30,9 @@ class ClusterSet {
   /// The part of [first, first + count) that is in the set and comes first; nothing when none is.
   [[nodiscard]] std::optional<ClusterRun> first_overlap(HostCluster first, ClusterCount count) const;
 
+  /// Where the first `count` clusters in a row, from `start` on, are that are not in the set.
+  [[nodiscard]] HostCluster first_gap(HostCluster start, ClusterCount count) const;
+
   [[nodiscard]] bool empty() const { return runs_.empty(); }
   [[nodiscard]] ClusterCount size() const { return ClusterCount(size_); }
   [[nodiscard]] const std::vector<ClusterRun>& runs() const { return runs_; }

@@ -36,13 +36,7 @@ Result<ClusterCount> FileGrowth::allocate_at(HostCluster at, ClusterCount count)
 }
 
 HostCluster FileGrowth::find_free_run(ClusterCount count) const {
-  const ClusterCount everything(uint64_t{1} << (64 - geometry_.cluster_bits()));
-  HostCluster start = free_hints_[free_hint_for(count)];
-  for (;;) {
-    const auto taken = used_.first_overlap(start, everything);
-    if (!taken || count.v <= taken->first - start) return start;
-    start = taken->end;
-  }
+  return used_.first_gap(free_hints_[free_hint_for(count)], count);
 }
 
 /// True when a block had to be made: it may lie inside the run, and there may be more to make.

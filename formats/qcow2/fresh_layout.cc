@@ -23,7 +23,7 @@ class LayoutPlanner {
     layout_.refcount_table_clusters = 1;
     layout_.blocks.resize(entries_per_cluster());
     layout_.blocks[0] = offset_of(kFirstBlockCluster).v;
-    used_.assign(kFixedClusters, true);
+    used_.insert(HostCluster(0), ClusterCount(kFixedClusters));
     extend_to(offset_of(kFixedClusters));
   }
 
@@ -37,10 +37,10 @@ class LayoutPlanner {
 
   /// Room for the refcounts of all that there will be, in one piece behind what there is, and behind that the data.
   Result<HostOffset> place_refcounts_and_data(uint64_t data_clusters, uint64_t tables) {
-    const uint64_t start = used_.size();
+    const uint64_t start = end_of_used();
     const RefcountMetadata all = refcount_metadata_for(geometry_, start + data_clusters + tables);
     COIMG_TRY(move_table(start, slot_of(start), all.blocks, all.table_clusters));
-    const uint64_t first = used_.size();
+    const uint64_t first = end_of_used();
     use_whole(first, data_clusters);
     return offset_of(first);
   }
@@ -63,13 +63,9 @@ class LayoutPlanner {
 
   FreshLayout finish() && {
     std::erase_if(layout_.abandoned, [this](const FreshLayout::AbandonedCluster& old) {
-      return used_[geometry_.host_cluster(old.offset).v];
+      return used_.first_overlap(geometry_.host_cluster(old.offset), ClusterCount(1)).has_value();
     });
-    for (uint64_t cluster = 0; cluster < used_.size(); ++cluster) {
-      if (!used_[cluster]) continue;
-      if (cluster == 0 || !used_[cluster - 1]) layout_.used.push_back({HostCluster(cluster), HostCluster(cluster)});
-      ++layout_.used.back().end;
-    }
+    layout_.used = used_.runs();
     return std::move(layout_);
   }
 
@@ -82,10 +78,8 @@ class LayoutPlanner {
   }
   void extend_to(HostOffset end) { layout_.file_bytes = std::max(layout_.file_bytes, end.v); }
 
-  void use(uint64_t first, uint64_t clusters) {
-    if (first + clusters > used_.size()) used_.resize(first + clusters);
-    std::fill_n(used_.begin() + static_cast<ptrdiff_t>(first), clusters, true);
-  }
+  [[nodiscard]] uint64_t end_of_used() const { return used_.runs().back().end.v; }
+  void use(uint64_t first, uint64_t clusters) { used_.insert(HostCluster(first), ClusterCount(clusters)); }
   /// For metadata, which are written whole.
   void use_whole(uint64_t first, uint64_t clusters) {
     use(first, clusters);
@@ -93,13 +87,9 @@ class LayoutPlanner {
   }
 
   uint64_t find_free(uint64_t clusters) {
-    uint64_t found = 0;
-    while (found < clusters) {
-      const bool used = next_free_ < used_.size() && used_[next_free_];
-      found = used ? 0 : found + 1;
-      ++next_free_;
-    }
-    return next_free_ - clusters;
+    const uint64_t first = used_.first_gap(HostCluster(next_free_), ClusterCount(clusters)).v;
+    next_free_ = first + clusters;
+    return first;
   }
 
   /// The search starts anew after each block that had to be made, as the block may lie where the run was to be.
@@ -160,14 +150,14 @@ class LayoutPlanner {
       const auto begin = layout_.blocks.begin() + static_cast<ptrdiff_t>(i * entries_per_cluster());
       const auto end = begin + static_cast<ptrdiff_t>(entries_per_cluster());
       layout_.abandoned.push_back({offset_of(first + i), {begin, end}});
-      used_[first + i] = false;
     }
+    used_.erase(HostCluster(first), ClusterCount(layout_.refcount_table_clusters));
     next_free_ = std::min(next_free_, first);
   }
 
   const Geometry geometry_;
   FreshLayout layout_;
-  std::vector<bool> used_;  ///< of each host cluster
+  ClusterSet used_;
   uint64_t next_free_ = 0;  ///< where the search goes on
 };
 

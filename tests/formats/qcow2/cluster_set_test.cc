@@ -61,6 +61,12 @@ TEST(ClusterSet, BehavesLikeASetOfNumbers) {
     if (overlap) {
       ASSERT_EQ(overlap->first.v, *found);
     }
+    const uint64_t wanted = random() % 6 + 1;
+    uint64_t gap = at;
+    for (uint64_t i = gap; i < gap + wanted; ++i) {
+      if (model.contains(i)) gap = i + 1;
+    }
+    ASSERT_EQ(set.first_gap(HostCluster(at), ClusterCount(wanted)).v, gap);
   }
 }
 
