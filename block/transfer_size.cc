@@ -8,8 +8,9 @@ namespace coimg {
 
 namespace {
 
-// Large enough that a request's fixed costs vanish, small enough for many in flight.
-constexpr uint64_t kChunkBytes = kMiB;
+// Large enough that a request's fixed costs vanish, small enough for many in flight: writers of one file wait for each
+// other, and 2 MiB are 7 % faster than 1 MiB, which are 7 % faster than 512 KiB.
+constexpr uint64_t kChunkBytes = 2 * kMiB;
 constexpr uint64_t kMaxBufferedBytes = 24 * kMiB;
 
 }  // namespace

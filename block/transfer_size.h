@@ -19,7 +19,7 @@ struct TransferSize {
   unsigned workers = 1;
 };
 
-/// Chunks of a MiB or, where compressed clusters are larger, of one such cluster, so that none is decoded twice. As
+/// Chunks of 2 MiB or, where compressed clusters are larger, of one such cluster, so that none is decoded twice. As
 /// many workers as fit into 24 MiB: the process stays below 64 MiB whatever the cluster sizes are.
 TransferSize transfer_size(const TransferNeeds& needs);
 
