@@ -165,11 +165,11 @@ TEST(ChecksumTest, AReadErrorHasItsPlace) {
   for (const bool flat : {false, true}) {
     run_in_main_loop([&]() coroutine_fn {
       const auto node = make_fault_node(std::make_shared<MemDisk>(pattern(5 * kMiB)));
-      fault_driver(*node).fail_range(3 * kMiB + 4096, 512, EIO, kOpRead);
+      fault_driver(*node).fail_range(4 * kMiB + 4096, 512, EIO, kOpRead);
       const auto digest = co_checksum(*node, {.flat = flat});
       ASSERT_FALSE(digest.ok());
       EXPECT_EQ(digest.error().errnum(), EIO);
-      EXPECT_THAT(digest.error().message(), ::testing::StartsWith("error while reading at byte 3145728: "));
+      EXPECT_THAT(digest.error().message(), ::testing::StartsWith("error while reading at byte 4194304: "));
       EXPECT_TRUE(node->co_close().ok());
     });
   }

@@ -76,15 +76,15 @@ TEST(VerifyTest, SeveralSourcesAreOne) {
 TEST(VerifyTest, ErrorsSayWhichSideTheyAreOn) {
   for (const bool in_target : {false, true}) {
     run_in_main_loop([&]() coroutine_fn {
-      const auto source = make_fault_node(std::make_shared<MemDisk>(content()));
-      const auto target = make_fault_node(std::make_shared<MemDisk>(content()));
-      fault_driver(in_target ? *target : *source).fail_range(kMiB + 512, 512, EIO, kOpRead);
+      const auto source = make_fault_node(std::make_shared<MemDisk>(pattern(3 * kMiB)));
+      const auto target = make_fault_node(std::make_shared<MemDisk>(pattern(3 * kMiB)));
+      fault_driver(in_target ? *target : *source).fail_range(2 * kMiB + 512, 512, EIO, kOpRead);
       const auto result = co_verify({source.get()}, *target, {});
       ASSERT_FALSE(result.ok());
       EXPECT_EQ(result.error().errnum(), EIO);
       EXPECT_THAT(result.error().message(),
-                  ::testing::StartsWith(in_target ? "error while reading back the target at byte 1048576: "
-                                                  : "error while reading at byte 1048576: "));
+                  ::testing::StartsWith(in_target ? "error while reading back the target at byte 2097152: "
+                                                  : "error while reading at byte 2097152: "));
       close(*source);
       close(*target);
     });

@@ -2,12 +2,12 @@
 # As JSON, errors of requests say which file and which byte of it they are about; their words stay as they are.
 exec 2>&1
 json='coimg --log-format=json'
-qemu-img create -q -f raw a.raw 2M
-qemu-img create -q -f raw t.raw 2M
-coimg io -f raw -c 'write -P 3 0 2M' a.raw >/dev/null
+qemu-img create -q -f raw a.raw 4M
+qemu-img create -q -f raw t.raw 4M
+coimg io -f raw -c 'write -P 3 0 4M' a.raw >/dev/null
 fails() {
   echo "driver=raw,file.driver=blkdebug,file.image.driver=file,file.image.filename=$1,file.inject-error.0.event=none,\
-file.inject-error.0.iotype=$2,file.inject-error.0.errno=5,file.inject-error.0.sector=2048"
+file.inject-error.0.iotype=$2,file.inject-error.0.errno=5,file.inject-error.0.sector=4096"
 }
 $json convert --image-opts "$(fails a.raw read)" -O raw o.raw
 $json convert -f raw a.raw -n --target-image-opts "$(fails t.raw write)"
