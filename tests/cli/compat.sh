@@ -84,14 +84,26 @@ run_side() {
   esac
 }
 
-# Runs both sides; leaves in `differing` what is not equal.
+# What the sides said of files' place on the disk is all that differs.
+only_disk_sizes_differ() {
+  [ "$differing" = " stdout" ] &&
+    cmp -s <(hide_disk_sizes "$scratch/theirs.said/stdout") <(hide_disk_sizes "$scratch/ours.said/stdout")
+}
+hide_disk_sizes() { sed -E -e 's/^( *disk size): .*/\1/' -e 's/("actual-size"): [0-9]+/\1/' "$1"; }
+
+# Runs both sides; leaves in `differing` what is not equal. What a file takes of the disk is settled when the kernel has
+# written it back, so a difference in that alone has to stay.
 run_both() {
-  run_side theirs "$1"
-  run_side ours "$1"
-  differing=
-  diff -rq "$scratch/theirs.said" "$scratch/ours.said" >/dev/null && return
-  for what in stdout stderr exit; do
-    cmp -s "$scratch/theirs.said/$what" "$scratch/ours.said/$what" || differing="$differing $what"
+  for _ in 1 2 3 4; do
+    run_side theirs "$1"
+    run_side ours "$1"
+    differing=
+    diff -rq "$scratch/theirs.said" "$scratch/ours.said" >/dev/null && return
+    for what in stdout stderr exit; do
+      cmp -s "$scratch/theirs.said/$what" "$scratch/ours.said/$what" || differing="$differing $what"
+    done
+    only_disk_sizes_differ || return 0
+    sync -f "$scratch"
   done
 }
 
