@@ -38,8 +38,8 @@ Result<void> create_image(BlockNode& file, const CreateOptions& options) corouti
 /// A new image's header and what its file holds when it has been made: the plan of create_image().
 struct CreatePlan {
   Header header;
-  Preallocation preallocation = Preallocation::kOff;  ///< that is asked for; a raw data file has all that the disk has
-  bool preallocated = false;
+  Preallocation preallocation = Preallocation::kOff;  ///< as the options ask for it
+  bool preallocated = false;                          ///< every cluster has its place, also for a raw data file
   FreshLayout layout;
 };
 /// Errors: those of header_for_options(); EFBIG when the refcount table would become too large.
