@@ -39,7 +39,7 @@ Result<void> Qcow2::pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOpt
     return zero_inside_cluster(guest, end, /*may_write=*/false);
   }
   const bool may_write = !options.no_fallback;
-  if (guest < aligned_start) COIMG_TRY(zero_inside_cluster(guest, aligned_start, may_write));
+  if (guest < aligned_start) COIMG_TRY(zero_inside_cluster(guest, std::min(aligned_start, end), may_write));
   if (aligned_end < end) COIMG_TRY(zero_inside_cluster(aligned_end, end, may_write));
   return zero_clusters(aligned_start, (aligned_end - aligned_start) / geometry_.cluster_size(), options.may_unmap);
 }

@@ -54,9 +54,13 @@ class ModelledImage {
     ASSERT_EQ(seen.size(), content_.size());
     const auto at = std::ranges::mismatch(seen, content_).in1 - seen.begin();
     ASSERT_EQ(static_cast<size_t>(at), seen.size()) << "the first difference";
-    if (kind_.data_file == DataFile::kRaw) {
-      ASSERT_EQ(data_disk_->bytes, content_) << "the data file is no raw image";
-    }
+    expect_raw_data_file();
+  }
+  /// A raw data file is the disk for other programs: byte for byte, and as long.
+  void expect_raw_data_file() const {
+    if (kind_.data_file != DataFile::kRaw) return;
+    ASSERT_EQ(data_disk_->bytes.size(), content_.size()) << "the data file's length";
+    ASSERT_TRUE(data_disk_->bytes == content_) << "the data file is no raw image";
   }
   void expect_sound_when_closed() coroutine_fn {
     close();
@@ -183,6 +187,7 @@ TEST_P(WriteModel, OneAfterTheOther) {
     for (int step = 0; step < steps && !HasFailure(); ++step) {
       SCOPED_TRACE(testing::Message() << "step " << step);
       image.random_step();
+      image.expect_raw_data_file();
       if (step % 50 == 49) image.expect_sound_when_closed();
     }
     if (!HasFatalFailure()) image.expect_same();

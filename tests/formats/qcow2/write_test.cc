@@ -113,6 +113,23 @@ TEST(Write, ZeroedClustersKeepTheirPlaceUnlessTheyMayBeUnmapped) {
   });
 }
 
+TEST(Write, ZerosUpToTheEndOfTheDiskDoNotLengthenARawDataFile) {
+  run_in_main_loop([]() coroutine_fn {
+    constexpr uint64_t kSize = kCluster + 1024;  // ends inside a cluster
+    const ImageKind kind{.cluster_size = kCluster, .data_file = DataFile::kRaw};
+    const auto data = std::make_shared<MemDisk>(Bytes(kSize));
+    const auto image =
+        open_image(make_mem_node(create_image(kind, kSize)), {}, {.writable = true}, make_mem_node(data));
+    ASSERT_NE(image, nullptr);
+    ASSERT_TRUE(image->co_pwrite(0, text(kSize, 'a')).ok());
+    ASSERT_TRUE(image->co_pwrite_zeroes(kCluster + 512, 512).ok());
+    Bytes expected = text(kSize - 512, 'a');
+    expected.resize(kSize);
+    EXPECT_TRUE(data->bytes == expected) << data->bytes.size() << " bytes";
+    EXPECT_TRUE(image->co_close().ok());
+  });
+}
+
 TEST(Write, ZeroingPartOfAnEmptyClusterWritesNothing) {
   run_in_main_loop([]() coroutine_fn {
     Image image(kMiB);
