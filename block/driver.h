@@ -227,6 +227,7 @@ class BlockDriver {
   virtual Result<void> create_snapshot(const std::string& name) coroutine_fn;
   /// Makes the disk what it was when the snapshot was taken, its length too. ENOENT when there is none.
   virtual Result<void> apply_snapshot(const SnapshotSelector& selector) coroutine_fn;
+  /// One that is damaged goes, too: what it took may be leaked until a repair.
   virtual Result<void> delete_snapshot(const SnapshotSelector& selector) coroutine_fn;
   /// From now on a read-only image shows the snapshot, in the length that the disk had then, instead of the disk.
   virtual Result<void> show_snapshot(const SnapshotSelector& selector) coroutine_fn;

@@ -1,8 +1,9 @@
 // Which library for what: ISA-L writes deflate, as fast as no other and with a window that can be held to the 4 KiB
-// that every reader of the format copes with; level 3 is eight times as fast as zlib's default, for
-// output that is larger by one to seven per cent. Levels above those three are zlib's, for who wants it smaller.
-// libdeflate reads it, and zlib has the last word on streams that libdeflate refuses, since it decodes as QEMU does:
-// longer streams are cut, what lies behind is ignored. zstd has one library.
+// that every reader of the format copes with; its level 3 is eight times as fast as zlib's default, for output that is
+// larger by one to eight per cent. Its levels 1 and 2 are faster, but did not always give the same bytes for the same
+// data (version 2.30, AVX-512), so our levels 1 to 3 are all this one. Those above are zlib's, for who wants it
+// smaller. libdeflate reads it, and zlib has the last word on streams that libdeflate refuses, since it decodes as QEMU
+// does: longer streams are cut, what lies behind is ignored. zstd has one library.
 //
 // The libraries' working memory is kept per worker thread. Nothing here yields, so that is safe.
 #include "formats/qcow2/compressed.h"
@@ -21,8 +22,7 @@ namespace coimg::qcow2 {
 namespace {
 
 constexpr uint16_t kDeflateWindowBits = 12;
-constexpr unsigned kDefaultDeflateLevel = 3;
-constexpr unsigned kLastIsalLevel = 3, kLastZlibLevel = 9;
+constexpr unsigned kIsalLevel = 3, kLastZlibLevel = 9;
 constexpr int kDefaultZstdLevel = ZSTD_CLEVEL_DEFAULT;
 constexpr int kZlibMemoryLevel = 9;  // what QEMU takes, so that level 6 gives its bytes
 constexpr int kLargestWindowBits = 15;
@@ -37,11 +37,11 @@ struct FreeWith {
 
 Error undecodable(std::string_view why) { return {EIO, "compressed cluster cannot be decoded: " + std::string(why)}; }
 
-std::optional<size_t> deflate_fast(unsigned level, std::span<const std::byte> cluster, std::span<std::byte> stream) {
+std::optional<size_t> deflate_fast(std::span<const std::byte> cluster, std::span<std::byte> stream) {
   static thread_local const auto level_buffer = std::make_unique<uint8_t[]>(ISAL_DEF_LVL3_DEFAULT);
   isal_zstream state;
   isal_deflate_init(&state);
-  state.level = level;
+  state.level = kIsalLevel;
   state.level_buf = level_buffer.get();
   state.level_buf_size = ISAL_DEF_LVL3_DEFAULT;
   state.hist_bits = kDeflateWindowBits;
@@ -76,8 +76,7 @@ Result<std::optional<size_t>> deflate_small(unsigned level, std::span<const std:
 
 Result<std::optional<size_t>> deflate_cluster(unsigned level, std::span<const std::byte> cluster,
                                               std::span<std::byte> stream) {
-  if (level == 0) level = kDefaultDeflateLevel;
-  if (level <= kLastIsalLevel) return deflate_fast(level, cluster, stream);
+  if (level <= kIsalLevel) return deflate_fast(cluster, stream);
   return deflate_small(std::min(level, kLastZlibLevel), cluster, stream);
 }
 

@@ -121,10 +121,17 @@ Result<void> check_encryption(const CreateOptions& options) {
   return Error(ENOTSUP, fmt::format("encryption with {} is not supported", format.value_or("aes")));
 }
 
-/// Fails while nothing has been touched when the header cluster has no room for the backing file's name.
+/// Fails while nothing has been touched when the header cluster has no room for the data file's or the backing file's
+/// name.
 Result<void> check_header_fits(const Header& header) {
   const auto encoded = encode_header(header);
   if (encoded.ok()) return {};
+  Header alone = header;
+  alone.backing_file.clear();
+  alone.backing_format.clear();
+  if (const auto smaller = encode_header(alone); !smaller.ok()) {
+    return Error::from_errno(smaller.error().errnum(), "Could not update qcow2 header");
+  }
   return Error::from_errno(encoded.error().errnum(), fmt::format("Could not assign backing file '{}' with format '{}'",
                                                                  header.backing_file, header.backing_format));
 }

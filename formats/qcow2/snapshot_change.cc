@@ -136,12 +136,17 @@ Result<void> Qcow2::delete_snapshot(const SnapshotSelector& selector) {
   const size_t index = COIMG_TRY(find_snapshot_locked(selector));
   const Snapshot snapshot = snapshots_[index];
   const std::vector<L1Entry> table = COIMG_TRY(load_snapshot_l1_locked(snapshot));
+  const Result<void> intact = check_snapshot_l1_locked(snapshot, table);
 
   std::vector<Snapshot> rest = snapshots_;
   rest.erase(rest.begin() + static_cast<ptrdiff_t>(index));
   COIMG_TRY(store_snapshots_locked(std::move(rest)));
 
   reset_overlap_guard();
+  if (!intact.ok()) {  // what a damaged table counts is not known; a repair finds it
+    spdlog::warn("clusters are leaked: {}", intact.error().message());
+    return load_inactive_l2_locked();
+  }
   for (const L1Entry entry : table) {
     if (entry.has_table()) COIMG_TRY(free_l2_table_locked(entry.l2_table(), freed(options_.discard_snapshots)));
   }
@@ -209,9 +214,14 @@ Result<std::vector<L1Entry>> Qcow2::load_snapshot_l1_locked(const Snapshot& snap
   return table;
 }
 
-/// What becomes the active table must not bring damage with it. Errors: EUCLEAN, naming the first bad entry.
+/// What becomes the active table, or is freed, must not bring damage with it. Errors: EUCLEAN, for the table or naming
+/// its first bad entry.
 Result<void> Qcow2::check_snapshot_l1_locked(const Snapshot& snapshot, std::span<const L1Entry> table) const {
   const uint64_t file_bytes = file_.exact_length();
+  if (!range_within(snapshot.l1_table_offset.v, snapshot.l1_size * sizeof(be64), file_bytes)) {
+    return Error(EUCLEAN, fmt::format("the L1 table of snapshot '{}' lies behind the end of the file", snapshot.id))
+        .at("snapshot L1 table", snapshot.l1_table_offset.v);
+  }
   for (size_t i = 0; i < table.size(); ++i) {
     const uint64_t l2_table = table[i].l2_table().v;
     if (table[i].raw() == 0 || (table[i].has_table() && geometry_.in_cluster(l2_table) == 0 && l2_table < file_bytes)) {

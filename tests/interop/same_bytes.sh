@@ -53,6 +53,9 @@ same "$few" -f raw -O qcow2 -S 0 source.raw
 for options in compression_type=zstd compression_type=zstd,cluster_size=2M cluster_size=4k compat=0.10; do
   same "$few" -f raw -O qcow2 -c -o "$options" source.raw
 done
+for level in 1 2 5; do
+  same "$few" -f raw -O qcow2 -c --compression-level "$level" source.raw
+done
 for source in source.qcow2 compressed.qcow2 overlay.qcow2; do
   same "$few" -f qcow2 -O qcow2 "$source"
   same "$few" -f qcow2 -O qcow2 -c "$source"

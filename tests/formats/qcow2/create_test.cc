@@ -51,6 +51,8 @@ TEST(CreateTest, RefusesInTheKnownOrder) {
   EXPECT_EQ(refusal("backing_file=b,backing_fmt=raw,preallocation=full"),
             "Backing file and preallocation can only be used at the same time if extended_l2 is on");
   EXPECT_EQ(refusal("data_file_raw=on"), "data-file-raw requires data-file");
+  EXPECT_EQ(refusal("cluster_size=512,data_file=" + std::string(400, 'd')),
+            "Could not update qcow2 header: No space left on device");
   EXPECT_EQ(refusal("encrypt.format=luks"), "Parameter 'encrypt.key-secret' is required for cipher");
   EXPECT_EQ(refusal("extended_l2=on"), "none");
   EXPECT_EQ(refusal("size=64P"),

@@ -80,13 +80,26 @@ TEST(SnapshotChange, AShownSnapshotHasItsOwnSize) {
   });
 }
 
+/// Where the image's first snapshot says that its L1 table is.
+uint64_t snapshot_entry(const MemDisk& disk) {
+  be64 table;
+  std::memcpy(static_cast<void*>(&table), disk.bytes.data() + offsetof(DiskHeaderV2, snapshots_offset), sizeof table);
+  return uint64_t{table};
+}
+uint64_t get64(const MemDisk& disk, uint64_t offset) {
+  be64 value;
+  std::memcpy(static_cast<void*>(&value), disk.bytes.data() + offset, sizeof value);
+  return uint64_t{value};
+}
+void put64(MemDisk& disk, uint64_t offset, uint64_t number) {
+  const be64 value(number);
+  std::memcpy(disk.bytes.data() + offset, &value, sizeof value);
+}
+
 TEST(SnapshotChange, ADamagedTableOfASnapshotIsRefused) {
   run_in_main_loop([]() coroutine_fn {
     const auto disk = image_with_snapshot();
-    be64 table;
-    std::memcpy(&table, disk->bytes.data() + offsetof(DiskHeaderV2, snapshots_offset), sizeof table);
-    const be64 unaligned(kCluster + 8);
-    std::memcpy(disk->bytes.data() + uint64_t{table}, &unaligned, sizeof unaligned);
+    put64(*disk, snapshot_entry(*disk), kCluster + 8);
     const Bytes before = disk->bytes;
     const auto image = open_image(make_mem_node(disk), {});
     EXPECT_EQ(image->co_apply_snapshot(named("old")).error().errnum(), EUCLEAN);
@@ -103,22 +116,44 @@ TEST(SnapshotChange, ADamagedEntryOfASnapshotDoesNotBecomeActive) {
       auto image = open_image(make_mem_node(disk), {});
       ASSERT_TRUE(image->co_truncate(2 * kSize).ok());  // would have to be undone
       ASSERT_TRUE(image->co_close().ok());
-      be64 table, l1;
-      std::memcpy(static_cast<void*>(&table), disk->bytes.data() + offsetof(DiskHeaderV2, snapshots_offset),
-                  sizeof table);
-      std::memcpy(static_cast<void*>(&l1), disk->bytes.data() + uint64_t{table}, sizeof l1);
-      const be64 entry(bad);
-      std::memcpy(disk->bytes.data() + uint64_t{l1}, &entry, sizeof entry);
+      const uint64_t l1 = get64(*disk, snapshot_entry(*disk));
+      put64(*disk, l1, bad);
       const Bytes before = disk->bytes;
       image = open_image(make_mem_node(disk), {});
       const auto applied = image->co_apply_snapshot(named("old"));
       ASSERT_FALSE(applied.ok());
       EXPECT_EQ(applied.error().errnum(), EUCLEAN);
-      EXPECT_THAT(applied.error().message(), HasSubstr(fmt::format("at {:#x} is {:#x}", uint64_t{l1}, bad)));
+      EXPECT_THAT(applied.error().message(), HasSubstr(fmt::format("at {:#x} is {:#x}", l1, bad)));
       ASSERT_TRUE(image->co_close().ok());
       EXPECT_EQ(disk->bytes, before) << "nothing is written";
     }
   });
+}
+
+TEST(SnapshotChange, ASnapshotWithADamagedTableIsDeletedAndLeaksUntilARepair) {
+  const auto damage_entry = [](uint64_t bad) {
+    return [bad](MemDisk& disk) { put64(disk, get64(disk, snapshot_entry(disk)), bad); };
+  };
+  const std::vector<std::function<void(MemDisk&)>> damages{
+      damage_entry(kCluster + 512), damage_entry(uint64_t{1} << 40), damage_entry(kEntryCopied),
+      [](MemDisk& disk) { put64(disk, snapshot_entry(disk), uint64_t{1} << 50); }};
+  for (const auto& damage : damages) {
+    run_in_main_loop([&]() coroutine_fn {
+      const auto disk = image_with_snapshot();
+      damage(*disk);
+      const auto image = open_image(make_mem_node(disk), {});
+      const Bytes content = read_all(*image);
+      ASSERT_TRUE(image->co_delete_snapshot(named("old")).ok());
+      EXPECT_TRUE(ids(*image).empty());
+      expect_sound(*image, /*leaks_allowed=*/true);
+      FindingCollector findings;
+      EXPECT_TRUE(image->co_check({.repair = RepairMode::kLeaks, .reporter = &findings}).ok());
+      EXPECT_THAT(findings.text(), HasSubstr("Leaked cluster"));
+      expect_sound(*image);
+      EXPECT_EQ(read_all(*image), content);
+      ASSERT_TRUE(image->co_close().ok());
+    });
+  }
 }
 
 struct Operation {
