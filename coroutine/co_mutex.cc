@@ -54,10 +54,10 @@ CoMutex::~CoMutex() {
 /// Returns whether the mutex was free after all; else the waiter stands in the line, and may spin.
 bool CoMutex::take_or_enqueue(Waiter& waiter) {
   const ThreadMutexGuard hold(mutex_);
-  uintptr_t word = word_.load(std::memory_order_relaxed);
+  uintptr_t word = word_.load(std::memory_order_acquire);
   while ((word & kContended) == 0) {
     const uintptr_t wanted = word == 0 ? word_of(waiter.coroutine) : word | kContended;
-    if (!word_.compare_exchange_weak(word, wanted, std::memory_order_acquire, std::memory_order_relaxed)) continue;
+    if (!word_.compare_exchange_weak(word, wanted, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
     if (word == 0) return true;
     break;
   }

@@ -59,7 +59,8 @@ class CO_CAPABILITY("CoMutex") CoMutex {
   static uintptr_t word_of(const Coroutine* co) { return reinterpret_cast<uintptr_t>(co); }
   bool take(const Coroutine* self) {
     uintptr_t expected = 0;
-    return word_.compare_exchange_strong(expected, word_of(self), std::memory_order_acquire, std::memory_order_relaxed);
+    // Released as well: who comes to wait looks at the holder.
+    return word_.compare_exchange_strong(expected, word_of(self), std::memory_order_acq_rel, std::memory_order_relaxed);
   }
   bool lock_slow(Coroutine* self, const Deadline& deadline) coroutine_fn;
   bool take_or_enqueue(Waiter& waiter);
