@@ -154,6 +154,28 @@ TEST(CoMutexTest, HandsOverBetweenTwoThreadsThatBothYieldWhileHoldingIt) {
   EXPECT_EQ(counter, 2 * kRounds);
 }
 
+// Nothing but the mutex orders the making of the holder before the waiter's look at it: for the thread sanitizer.
+TEST(CoMutexTest, AWaiterMayLookAtAHolderThatWasMadeAfterIt) {
+  CoMutex mutex;
+  std::atomic<bool> held{false};
+  std::atomic<int> ended{0};
+  {
+    test::LoopThread threads[2];
+    threads[0].context().co_schedule(Coroutine::create([&]() coroutine_fn {
+      while (!held.load(std::memory_order_relaxed)) std::this_thread::yield();
+      const CoMutexGuard guard(mutex);
+      ended.fetch_add(1, std::memory_order_release);
+    }));
+    threads[1].context().co_schedule(Coroutine::create([&]() coroutine_fn {
+      const CoMutexGuard guard(mutex);
+      held.store(true, std::memory_order_relaxed);
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      ended.fetch_add(1, std::memory_order_release);
+    }));
+    while (ended != 2) std::this_thread::yield();
+  }
+}
+
 TEST(CoMutexDeathTest, LockingTwiceNamesTheHolder) {
   EXPECT_DEATH(start(
                    []() coroutine_fn CO_NO_THREAD_SAFETY_ANALYSIS {
