@@ -5,6 +5,8 @@
 #include <cassert>
 #include <cstring>
 
+#include "block/util/cpu.h"
+
 namespace coimg {
 namespace {
 
@@ -52,19 +54,7 @@ bool blocks_are_zero_generic(const std::byte* memory, size_t blocks) { return bl
 
 using BlocksAreZero = bool (*)(const std::byte* memory, size_t blocks);
 
-#if defined(__x86_64__)
-// Chosen by hand, as target_clones needs ifunc, which neither static musl programs nor sanitizers get along with.
-[[gnu::target("avx2")]] bool blocks_are_zero_avx2(const std::byte* memory, size_t blocks) {
-  return blocks_are_zero(memory, blocks);
-}
-
-BlocksAreZero best_blocks_are_zero() {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") ? blocks_are_zero_avx2 : blocks_are_zero_generic;
-}
-#else
-BlocksAreZero best_blocks_are_zero() { return blocks_are_zero_generic; }
-#endif
+COIMG_AVX2 bool blocks_are_zero_avx2(const std::byte* memory, size_t blocks) { return blocks_are_zero(memory, blocks); }
 
 uint64_t load_word(const std::byte* memory) {
   uint64_t word = 0;
@@ -131,7 +121,8 @@ bool is_zero(std::span<const std::byte> memory) {
   if (load_word(data) | load_word(data + (bytes - sizeof(uint64_t)) / 2) | load_word(data + bytes - sizeof(uint64_t))) {
     return false;
   }
-  static const BlocksAreZero blocks_are_zero_here = best_blocks_are_zero();
+  static const BlocksAreZero blocks_are_zero_here =
+      processor_has_avx2() ? blocks_are_zero_avx2 : blocks_are_zero_generic;
   const size_t blocks = bytes / kBlockBytes;
   if (!blocks_are_zero_here(data, blocks)) return false;
   // The rest by words; the last one, which may overlap the one before, has been looked at above.

@@ -30,10 +30,11 @@ Result<BlockStatus> Qcow2::block_status(uint64_t offset, uint64_t bytes, bool wa
   {
     CoReadGuard guard(lock_);
     extent = COIMG_TRY(map_locked(GuestOffset(offset), bytes));
-    while (extent.bytes < bytes) {
+    while (extent.bytes < bytes && !extent.complete) {
       const auto next = map_locked(GuestOffset(offset + extent.bytes), bytes - extent.bytes);
       if (!next.ok() || !continues(extent, *next)) break;  // an error is told when its own range is asked for
       extent.bytes += next->bytes;
+      extent.complete = next->complete;
     }
   }
 

@@ -97,9 +97,17 @@ bool Checker::add_region(HostOffset offset, uint64_t bytes, uint64_t times, uint
   }
   const uint64_t first = geometry_.host_cluster(offset).v;
   const uint64_t last = geometry_.host_cluster(HostOffset(*end - 1)).v;
-  for (uint64_t cluster = first; cluster <= last; ++cluster) add_cluster(HostCluster(cluster), times, marks);
+  add_clusters(HostCluster(first), last - first + 1, times, marks);
   touched_end_ = std::max(touched_end_, last + 1);
   return true;
+}
+
+/// A row of clusters at once where that goes.
+void Checker::add_clusters(HostCluster first, uint64_t count, uint64_t times, uint8_t marks) {
+  for (uint64_t done = 0; done < count;) {
+    if (times == 1) done += counts_->add_row(first + done, count - done, marks);
+    if (done < count) add_cluster(first + done++, times, marks);
+  }
 }
 
 /// Keeps a rebuild from putting refcount blocks where a damaged entry points to, behind the end of the file.

@@ -153,6 +153,7 @@ class Checker {
     if (const uint64_t excess = counts_->add(cluster, times, marks)) [[unlikely]]
       report_overflow(cluster, excess);
   }
+  void add_clusters(HostCluster first, uint64_t count, uint64_t times, uint8_t marks);
   void report_overflow(HostCluster cluster, uint64_t excess);
   void reserve_beyond_end(HostOffset offset, uint64_t end);
   bool add_metadata(HostOffset offset, uint64_t bytes, uint64_t times = 1, Metadata kind = Metadata::kOther);

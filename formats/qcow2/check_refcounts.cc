@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "block/util/buffer.h"
+#include "block/util/cpu.h"
 #include "formats/qcow2/check.h"
 #include "formats/qcow2/ordered_reads.h"
 #include "formats/qcow2/qcow2.h"
@@ -18,23 +19,53 @@ constexpr unsigned kBlocksInFlight = 8;
 /// Refcounts that are compared at once before the differences among them are looked for.
 constexpr uint64_t kGroup = 256;
 
-/// Whether `count` 16-bit refcounts equal the counters, and the marks fit to them; `in_use` gains a bit if any is not
-/// 0.
-bool group_matches(const uint8_t* counters, const std::byte* refcounts, uint64_t count, uint16_t& in_use) {
-  const auto* stored = reinterpret_cast<const be16*>(refcounts);
-  uint16_t wrong = 0, used = 0;
+/// What a comparison of refcounts with counters found.
+struct GroupFindings {
+  uint16_t wrong = 0;   ///< not 0: a refcount differs from its counter, or a mark does not fit to it
+  uint16_t in_use = 0;  ///< not 0: a cluster is in use
+};
+
+/// Has no branch inside, so that compilers turn it into vector code where `count` is known to them.
+[[gnu::always_inline]] inline void compare_group(const uint8_t* counters, const be16* refcounts, uint64_t count,
+                                                 GroupFindings& findings) {
+  uint16_t wrong = 0, in_use = 0;
   for (uint64_t i = 0; i < count; ++i) {
     const uint16_t counter = counters[i];
     const uint16_t counted = counter & ClusterCounts::kCountMask;
-    const uint16_t refcount = stored[i];
+    const uint16_t refcount = refcounts[i];
     wrong |= static_cast<uint16_t>(counted ^ refcount);
     wrong |= static_cast<uint16_t>(refcount != 1 ? counter & ClusterCounts::kSeenCopied
                                                  : counter & ClusterCounts::kSeenUncopied);
     wrong |= static_cast<uint16_t>(counted == ClusterCounts::kNarrowMax);
-    used |= counted;
+    in_use |= counted;
   }
-  in_use |= used;
-  return wrong == 0;
+  findings.wrong |= wrong;
+  findings.in_use |= in_use;
+}
+
+[[gnu::always_inline]] inline GroupFindings compare_all(const uint8_t* counters, const be16* refcounts,
+                                                        uint64_t count) {
+  constexpr uint64_t kBlock = 32;
+  GroupFindings findings;
+  uint64_t done = 0;
+  for (; count - done >= kBlock; done += kBlock) compare_group(counters + done, refcounts + done, kBlock, findings);
+  compare_group(counters + done, refcounts + done, count - done, findings);
+  return findings;
+}
+
+using CompareAll = GroupFindings (*)(const uint8_t*, const be16*, uint64_t);
+
+GroupFindings compare_all_anywhere(const uint8_t* counters, const be16* refcounts, uint64_t count) {
+  return compare_all(counters, refcounts, count);
+}
+COIMG_AVX2 GroupFindings compare_all_avx2(const uint8_t* counters, const be16* refcounts, uint64_t count) {
+  return compare_all(counters, refcounts, count);
+}
+
+/// Compares `count` 16-bit refcounts with their narrow counters.
+GroupFindings find_differences(const uint8_t* counters, const std::byte* refcounts, uint64_t count) {
+  static const CompareAll best = processor_has_avx2() ? compare_all_avx2 : compare_all_anywhere;
+  return best(counters, reinterpret_cast<const be16*>(refcounts), count);
 }
 
 }  // namespace
@@ -174,9 +205,9 @@ bool Checker::compare_run(HostCluster first, uint64_t count, std::byte* block, u
   const uint8_t* counters = counts_->narrow(first);
   const uint32_t order = geometry_.refcount_order();
   if (counters && block && order == 4) {
-    uint16_t in_use = 0;
-    if (group_matches(counters, block + index * 2, count, in_use)) {
-      for (uint64_t i = count; in_use != 0 && i-- > 0;) {
+    const GroupFindings findings = find_differences(counters, block + index * 2, count);
+    if (findings.wrong == 0) {
+      for (uint64_t i = count; findings.in_use != 0 && i-- > 0;) {
         if ((counters[i] & ClusterCounts::kCountMask) == 0) continue;
         note_use(first + i);
         break;

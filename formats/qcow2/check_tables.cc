@@ -9,6 +9,7 @@
 
 #include "block/util/buffer.h"
 #include "formats/qcow2/check.h"
+#include "formats/qcow2/entry_runs.h"
 #include "formats/qcow2/ordered_reads.h"
 #include "formats/qcow2/qcow2.h"
 
@@ -187,12 +188,21 @@ void Checker::count_l2_table(L2Reference& table, std::span<std::byte> bytes) {
       count_odd_entry(table, i, entries[i], statistics);
       continue;
     }
-    if (words_per_entry != 1) static_cast<void>(check_subclusters(table, i, entries[i]));
-    ++statistics.allocated;
     statistics.fragmented += statistics.next_offset != 0 && statistics.next_offset != offset;
-    statistics.next_offset = offset + cluster_size;
-    highest = std::max(highest, offset);
-    add_cluster(geometry_.host_cluster(HostOffset(offset)), times, raw & kEntryCopied ? copied : uncopied);
+    const HostCluster cluster = geometry_.host_cluster(HostOffset(offset));
+    const uint8_t mark = raw & kEntryCopied ? copied : uncopied;
+    uint64_t row = 1;
+    if (words_per_entry != 1) {
+      static_cast<void>(check_subclusters(table, i, entries[i]));
+    } else {  // the clusters that lie behind it, too
+      const uint64_t most = std::min(entries.size() - i, (plain_end - offset) >> geometry_.cluster_bits());
+      row = count_run({entries.words() + i, most}, raw, cluster_size, ~uint64_t{0});
+    }
+    add_clusters(cluster, row, times, mark);
+    i += row - 1;
+    statistics.allocated += row;
+    statistics.next_offset = offset + row * cluster_size;
+    highest = std::max(highest, statistics.next_offset - cluster_size);
   }
   touched_end_ = std::max(touched_end_, geometry_.host_cluster(HostOffset(highest)).v + 1);
   result_.allocated_clusters += statistics.allocated * table.active;

@@ -1,10 +1,37 @@
 #include "formats/qcow2/cluster_counts.h"
 
 #include <algorithm>
+#include <span>
 
 #include "block/util/math.h"
 
 namespace coimg::qcow2 {
+
+namespace {
+
+/// Loops over blocks of this size have no branches inside, so that they become vector code.
+constexpr size_t kBlock = 32;
+
+uint8_t largest_count(std::span<const uint8_t> counters) {
+  std::array<uint8_t, kBlock> largest{};
+  for (; counters.size() >= kBlock; counters = counters.subspan(kBlock)) {
+    for (size_t i = 0; i < kBlock; ++i) {
+      largest[i] = std::max<uint8_t>(largest[i], counters[i] & ClusterCounts::kCountMask);
+    }
+  }
+  for (const uint8_t counter : counters)
+    largest[0] = std::max<uint8_t>(largest[0], counter & ClusterCounts::kCountMask);
+  return *std::ranges::max_element(largest);
+}
+
+void mark_and_increment(std::span<uint8_t> counters, uint8_t marks) {
+  for (; counters.size() >= kBlock; counters = counters.subspan(kBlock)) {
+    for (size_t i = 0; i < kBlock; ++i) counters[i] = static_cast<uint8_t>((counters[i] + 1) | marks);
+  }
+  for (uint8_t& counter : counters) counter = static_cast<uint8_t>((counter + 1) | marks);
+}
+
+}  // namespace
 
 ClusterCounts::ClusterCounts(uint64_t limit, uint64_t max)
     : limit_(limit),
@@ -45,6 +72,20 @@ uint64_t ClusterCounts::add_slowly(HostCluster cluster, uint64_t times, uint8_t 
   store(chunk, index, count + fitting);
   chunk.narrow[index] |= marks;
   return times - fitting;
+}
+
+uint64_t ClusterCounts::add_row(HostCluster first, uint64_t count, uint8_t marks) {
+  assert(first.v <= limit_ && count <= limit_ - first.v);
+  for (uint64_t done = 0; done < count;) {
+    const HostCluster cluster = first + done;
+    const uint64_t piece_end = align_down(cluster.v, kChunkClusters) + kChunkClusters;
+    const uint64_t run = std::min(count - done, piece_end - cluster.v);
+    uint8_t* const counters = &chunk_of(cluster).narrow[cluster.v & (kChunkClusters - 1)];
+    if (largest_count({counters, run}) >= quick_max_) return done;
+    mark_and_increment({counters, run}, marks);
+    done += run;
+  }
+  return count;
 }
 
 uint64_t ClusterCounts::get(HostCluster cluster) const {

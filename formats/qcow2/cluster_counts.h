@@ -49,6 +49,10 @@ class ClusterCounts {
     return add_slowly(cluster, times, marks);
   }
 
+  /// Adds one reference and the marks to each of `count` clusters in a row. Returns how many of them it did: it stops
+  /// at those that take add().
+  uint64_t add_row(HostCluster first, uint64_t count, uint8_t marks);
+
   [[nodiscard]] uint64_t get(HostCluster cluster) const;
   /// Replaces the count; the marks stay. `value` may exceed max().
   void set(HostCluster cluster, uint64_t value);

@@ -9,31 +9,10 @@
 
 #include "block/util/endian.h"
 #include "block/util/hex.h"
+#include "formats/qcow2/entry_runs.h"
 #include "formats/qcow2/qcow2.h"
 
 namespace coimg::qcow2 {
-
-namespace {
-
-/// How many entries from `entries` on are `first`, `first` + step, `first` + 2 * step, ... in the bits of `mask`.
-///
-/// Works on blocks without a branch inside, which compilers turn into vector code: a metadata-only walk over a large
-/// disk spends its time here.
-uint64_t count_run(const be64* entries, uint64_t count, uint64_t first, uint64_t step, uint64_t mask) {
-  constexpr uint64_t kBlock = 16;
-  uint64_t done = 0;
-  for (; count - done >= kBlock; done += kBlock) {
-    uint64_t difference = 0;
-    for (uint64_t i = 0; i < kBlock; ++i) {
-      difference |= (uint64_t{entries[done + i]} ^ (first + (done + i) * step)) & mask;
-    }
-    if (difference != 0) break;
-  }
-  while (done < count && ((uint64_t{entries[done]} ^ (first + done * step)) & mask) == 0) ++done;
-  return done;
-}
-
-}  // namespace
 
 Result<Qcow2::L2Slice> Qcow2::load_l2_slice_locked(HostOffset l2_table, uint64_t l2_index) {
   const uint64_t position = l2_index * geometry_.l2_entry_bytes();
@@ -116,10 +95,11 @@ Result<Extent> Qcow2::map_locked(GuestOffset offset, uint64_t max_bytes) {
 
 /// Settles the type, and shortens the extent to the entries that go on like the first one.
 void Qcow2::extend_standard(Extent& extent, GuestOffset offset, const L2Slice& slice) const {
-  const be64* const entries = slice.entries.words() + slice.index;
+  const std::span entries(slice.entries.words() + slice.index, slice.entries.size() - slice.index);
   const uint64_t in_cluster = geometry_.in_cluster(offset.v);
-  const uint64_t most = std::min(geometry_.clusters_for(in_cluster + extent.bytes), slice.entries.size() - slice.index);
-  uint64_t clusters = 1;
+  const uint64_t most = std::min(geometry_.clusters_for(in_cluster + extent.bytes), entries.size());
+  const uint64_t raw = extent.entry.raw();
+  uint64_t clusters = 1, step = 0;
   extent.type = extent.entry.type();
   switch (extent.type) {
     case ClusterType::kCompressed:
@@ -127,15 +107,20 @@ void Qcow2::extend_standard(Extent& extent, GuestOffset offset, const L2Slice& s
     case ClusterType::kUnallocated:
     case ClusterType::kZeroPlain:
       // COPIED has no meaning without a host cluster.
-      clusters = count_run(entries, most, extent.entry.raw(), 0,
+      clusters = count_run(entries.first(most), raw, step,
                            ~(kL2ReservedMask | (geometry_.external_data() ? 0 : kEntryCopied)));
       break;
     case ClusterType::kNormal:
     case ClusterType::kZeroAllocated:
+      step = geometry_.cluster_size();
       clusters = std::min(most, geometry_.clusters_for(kMaxHostOffset - extent.entry.host().v));
-      clusters = count_run(entries, clusters, extent.entry.raw(), geometry_.cluster_size(), ~kL2ReservedMask);
+      clusters = count_run(entries.first(clusters), raw, step, ~kL2ReservedMask);
       extent.host = extent.entry.host() + in_cluster;
       break;
+  }
+  if (clusters < most && extent.type != ClusterType::kCompressed) {
+    const uint64_t difference = uint64_t{entries[clusters]} ^ (raw + clusters * step);
+    extent.complete = (difference & ~(kL2ReservedMask | kEntryCopied)) != 0;
   }
   extent.bytes = std::min(extent.bytes, clusters * geometry_.cluster_size() - in_cluster);
 }

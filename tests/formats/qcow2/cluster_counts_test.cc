@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "formats/qcow2/format.h"
 #include "formats/qcow2/repair.h"
 
@@ -47,6 +49,35 @@ TEST(ClusterCounts, WhatDoesNotFitIsReturnedForEachWidth) {
     EXPECT_EQ(counts.add(HostCluster(3), 5, 0), 5u) << order;
     EXPECT_EQ(counts.get(HostCluster(3)), max);
   }
+}
+
+TEST(ClusterCounts, ARowIsCountedLikeItsClusters) {
+  constexpr uint64_t kLimit = 3 * ClusterCounts::kChunkClusters;
+  for (const uint64_t max : {uint64_t{1}, uint64_t{3}, uint64_t{65535}}) {
+    ClusterCounts rows(kLimit, max), single(kLimit, max);
+    for (uint64_t first = 0; first < kLimit; first += 7) {
+      const uint64_t count = std::min(first * 5 % 300 + 1, kLimit - first);
+      const uint8_t marks = first % 2 == 0 ? ClusterCounts::kSeenCopied : ClusterCounts::kSeenUncopied;
+      for (uint64_t done = 0; done < count;) {
+        done += rows.add_row(HostCluster(first + done), count - done, marks);
+        if (done < count) rows.add(HostCluster(first + done++), 1, marks);
+      }
+      for (uint64_t i = 0; i < count; ++i) single.add(HostCluster(first + i), 1, marks);
+    }
+    for (uint64_t i = 0; i < kLimit; ++i) {
+      ASSERT_EQ(rows.get(HostCluster(i)), single.get(HostCluster(i))) << i;
+      ASSERT_EQ(rows.marks(HostCluster(i)), single.marks(HostCluster(i))) << i;
+    }
+  }
+}
+
+TEST(ClusterCounts, ARowStopsWhereACounterIsFull) {
+  ClusterCounts counts(1000, 1);
+  counts.add(HostCluster(700), 1, 0);
+  const uint64_t done = counts.add_row(HostCluster(0), 1000, 0);
+  EXPECT_LE(done, 700u);
+  EXPECT_EQ(counts.get(HostCluster(700)), 1u);
+  EXPECT_FALSE(counts.any(HostCluster(done), HostCluster(700)));
 }
 
 TEST(ClusterCounts, PiecesThatWereNeverCountedInAreFree) {
