@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <optional>
 #include <string>
@@ -33,8 +34,15 @@ void reserve_standard_descriptors() {
   }
 }
 
+/// stdio would write lists and maps of any length by 4 KiB.
+void enlarge_output_buffer() {
+  static char buffer[64 * 1024];
+  if (isatty(STDOUT_FILENO) == 0) static_cast<void>(std::setvbuf(stdout, buffer, _IOFBF, sizeof buffer));
+}
+
 void set_up_process() {
   reserve_standard_descriptors();
+  enlarge_output_buffer();
   signal(SIGPIPE, SIG_IGN);  // a closed pipe is a write error
   signal(SIGXFSZ, SIG_IGN);  // so is a file that has reached its limit
   init_tracing();

@@ -1,8 +1,10 @@
 // map: where each range of the virtual disk comes from.
+#include <fmt/compile.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 
 #include "block/util/hex.h"
 #include "cmd/command.h"
@@ -47,12 +49,17 @@ class MapPrinter {
   }
 
  private:
+  /// A large map is hundreds of thousands of these lines, hence the formats that are compiled.
   Result<void> json(const MapEntry& entry, Position position) {
-    console_.out(fmt::format(
-        "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \"data\": {}{}}}{}\n",
-        entry.start, entry.length, entry.depth, entry.present, entry.zero, entry.data,
-        entry.host_offset.has_value() ? fmt::format(", \"offset\": {}", *entry.host_offset) : "",
-        position == Position::kLast ? ']' : ','));
+    line_.clear();
+    const auto end = std::back_inserter(line_);
+    fmt::format_to(
+        end,
+        FMT_COMPILE("{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \"data\": {}"),
+        entry.start, entry.length, entry.depth, entry.present, entry.zero, entry.data);
+    if (entry.host_offset.has_value()) fmt::format_to(end, FMT_COMPILE(", \"offset\": {}"), *entry.host_offset);
+    fmt::format_to(end, FMT_COMPILE("}}{}\n"), position == Position::kLast ? ']' : ',');
+    console_.out({line_.data(), line_.size()});
     return {};
   }
 
@@ -68,6 +75,7 @@ class MapPrinter {
 
   Console& console_;
   OutputFormat format_;
+  fmt::memory_buffer line_;
 };
 
 class MapCommand final : public Command {
