@@ -55,17 +55,19 @@ struct Job {
   Job* next = nullptr;
 };
 
-/// Blocks all signals for the calling thread, and thereby for the threads it starts in the meantime.
-class AllSignalsBlocked {
+/// Blocks all signals that come from outside for the calling thread, and thereby for the threads it starts in the
+/// meantime. Those that an instruction of a thread itself raises go to their handlers.
+class SignalsBlocked {
  public:
-  AllSignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  SignalsBlocked() {
+    sigset_t signals;
+    sigfillset(&signals);
+    for (const int own : {SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP}) sigdelset(&signals, own);
+    pthread_sigmask(SIG_SETMASK, &signals, &before_);
   }
-  ~AllSignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
-  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
 
  private:
   sigset_t before_;
@@ -153,7 +155,7 @@ bool WorkerPool::Impl::withdraw(Job& job) {
 /// the queue; when none runs, the caller does the work itself: slow, but it goes on.
 void WorkerPool::Impl::start_thread() {
   try {
-    const AllSignalsBlocked blocked;
+    const SignalsBlocked blocked;
     std::thread([this] { work(); }).detach();
     return;
   } catch (const std::system_error&) {

@@ -84,6 +84,9 @@ TEST(WorkerPoolTest, SignalsAreBlockedInWorkers) {
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGCHLD, SIGWINCH}) {
       EXPECT_EQ(sigismember(&blocked, number), 1) << number;
     }
+    for (const int number : {SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP}) {
+      EXPECT_EQ(sigismember(&blocked, number), 0) << number << ", which instructions raise";
+    }
   });
   sigset_t here;
   pthread_sigmask(SIG_SETMASK, nullptr, &here);
