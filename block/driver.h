@@ -300,6 +300,7 @@ enum Permission : unsigned {
 struct Permissions {
   unsigned used = 0;
   unsigned shared = kPermAll;
+  friend bool operator==(const Permissions&, const Permissions&) = default;
 };
 
 /// Writes whose bytes are all zero: stored as such, or as zeroes, which may give up the space where the image was

@@ -24,6 +24,8 @@ class FileLocks {
   /// `filename` is for the hint. Context: any; the system calls are short but may go to a network file server.
   /// Errors: EAGAIN when somebody else is in the way, else what fcntl said.
   Result<void> change(int fd, const Permissions& wanted, std::string_view filename);
+  /// Whether they are what `wanted` needs.
+  [[nodiscard]] bool hold(const Permissions& wanted) const { return held_ == wanted; }
 
  private:
   Permissions held_;

@@ -63,6 +63,7 @@ HostFile::HostFile(const DriverType& type, BlockNode* node, std::string filename
       kind_(setup.kind),
       request_alignment_(setup.request_alignment),
       memory_alignment_(setup.memory_alignment),
+      writable_(flags.writable),
       direct_(flags.direct),
       discard_(flags.discard_unmap),
       lock_(lock),
@@ -78,14 +79,15 @@ BlockLimits HostFile::limits() const {
 
 Result<void> HostFile::close() {
   const int fd = fd_.release();
+  const auto close_it = [fd] { return ::close(fd) == 0 ? 0 : errno; };
   // Network file systems report failed writes here, and may take their time.
-  const int error = co_run_on_worker([fd] { return ::close(fd) == 0 ? 0 : errno; });
+  const int error = writable_ ? co_run_on_worker(close_it) : close_it();
   if (error != 0 && error != EINTR) return Error::from_errno(error, fmt::format("Could not close '{}'", filename_));
   return {};
 }
 
 Result<void> HostFile::set_permissions(const Permissions& permissions) {
-  if (!lock_) return {};
+  if (!lock_ || locks_.hold(permissions)) return {};
   struct stat info{};
   COIMG_TRY(co_run_on_worker([&]() -> Result<void> {
     COIMG_TRY(locks_.change(fd_.get(), permissions, filename_));

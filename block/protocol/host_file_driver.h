@@ -69,7 +69,7 @@ class HostFile final : public BlockDriver {
   const std::string filename_;
   const HostFileKind kind_;
   const uint32_t request_alignment_, memory_alignment_;
-  const bool direct_, discard_, lock_;
+  const bool writable_, direct_, discard_, lock_;
 
   UniqueFd fd_;
   uint64_t length_;
