@@ -11,8 +11,8 @@
 #include "block/chunk_queue.h"
 #include "block/transfer_size.h"
 #include "block/tree_digest.h"
-#include "block/util/buffer.h"
 #include "block/util/math.h"
+#include "block/util/page_buffer.h"
 #include "coroutine/co_group.h"
 #include "coroutine/worker_pool.h"
 
@@ -114,7 +114,7 @@ class ChecksumJob {
 
  private:
   Result<void> work() coroutine_fn {
-    AlignedBuffer buffer(size_.chunk_bytes);
+    PageBuffer buffer(size_.chunk_bytes);
     while (!group_.should_stop()) {
       if (options_.should_stop && options_.should_stop()) return Error::from_errno(ECANCELED);
       auto item = COIMG_TRY(chunks_.take());
@@ -123,8 +123,9 @@ class ChecksumJob {
       if (chunk.only(CopyKind::kZero)) {
         summary_->add_zeros(chunk.bytes, item->ticket);
       } else {
-        COIMG_TRY(source_.read_chunk(chunk, buffer.span().first(chunk.bytes)));
+        COIMG_TRY(source_.read_chunk(chunk, IoVector(buffer, buffer.span().first(chunk.bytes))));
         summary_->add(buffer.span().first(chunk.bytes), item->ticket);
+        if (buffer.take_lost()) return lost_pages();
       }
       done_ += chunk.bytes;
       if (options_.on_progress) options_.on_progress(done_, source_.length());

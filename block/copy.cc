@@ -10,6 +10,7 @@
 #include "block/transfer_size.h"
 #include "block/util/buffer.h"
 #include "block/util/math.h"
+#include "block/util/page_buffer.h"
 #include "block/zero_runs.h"
 #include "coroutine/co_group.h"
 #include "coroutine/co_sleep.h"
@@ -62,12 +63,12 @@ class CopyJob {
  private:
   /// Memory of a worker.
   struct Buffers {
-    AlignedBuffer source;
+    PageBuffer source;
     AlignedBuffer target;  ///< with leave_equal
   };
 
   void work() coroutine_fn {
-    Buffers buffers{.source = AlignedBuffer(size_.chunk_bytes),
+    Buffers buffers{.source = PageBuffer(size_.chunk_bytes),
                     .target = AlignedBuffer(options_.leave_equal ? size_.chunk_bytes : 0)};
     while (!group_.should_stop()) {
       auto step = do_next_chunk(buffers);
@@ -123,12 +124,23 @@ class CopyJob {
 
   Result<void> copy_chunk(CopyChunk& chunk, Buffers& buffers, PlacementOrder::Ticket* ticket) coroutine_fn {
     const std::span<std::byte> memory = buffers.source.span().first(chunk.bytes);
+    const IoVector iov = may_map() ? IoVector(buffers.source, memory) : IoVector(memory);
     for (const CopyRun& run : chunk.runs) {
-      COIMG_TRY(read_run(run, memory.subspan(run.offset - chunk.offset, run.bytes)));
+      COIMG_TRY(read_run(run, iov.slice(run.offset - chunk.offset, run.bytes),
+                         memory.subspan(run.offset - chunk.offset, run.bytes)));
     }
     if (options_.leave_equal) COIMG_TRY(leave_equal_units(chunk, memory, buffers.target.span().first(chunk.bytes)));
-    return write_runs(plan_writes(chunk, memory), chunk.offset, memory, ticket);
+    auto written = write_runs(plan_writes(chunk, memory), chunk.offset, memory, ticket);
+    const bool unreadable = !written.ok() && written.error().errnum() == EFAULT;  // what the kernel says of lost pages
+    if (buffers.source.take_lost() || unreadable) {
+      return lost_pages().with_context("error while reading at byte " + std::to_string(chunk.offset));
+    }
+    return written;
   }
+
+  /// Compressors do not expect that bytes change under their eyes, and pages that are found to be lost are too much for
+  /// who wants to know each bad sector.
+  [[nodiscard]] bool may_map() const { return !options_.compress && !options_.salvage; }
 
   /// Takes from the runs what the target shows already, cluster by cluster: there it stays with its backing file.
   Result<void> leave_equal_units(CopyChunk& chunk, std::span<const std::byte> memory, std::span<std::byte> shown)
@@ -154,8 +166,8 @@ class CopyJob {
     return {};
   }
 
-  Result<void> read_run(const CopyRun& run, std::span<std::byte> memory) coroutine_fn {
-    auto read = sources_.read_run(run, memory);
+  Result<void> read_run(const CopyRun& run, const IoVector& iov, std::span<std::byte> memory) coroutine_fn {
+    auto read = sources_.read_run(run, iov);
     return read.ok() || !options_.salvage ? std::move(read) : salvage(run.offset, memory);
   }
 
@@ -163,7 +175,7 @@ class CopyJob {
   Result<void> salvage(uint64_t offset, std::span<std::byte> memory) coroutine_fn {
     for (uint64_t at = 0; at < memory.size(); at += kSectorSize) {
       const auto sector = memory.subspan(at, std::min<uint64_t>(kSectorSize, memory.size() - at));
-      auto read = sources_.read(offset + at, sector);
+      auto read = sources_.read(offset + at, IoVector(sector));
       if (read.ok()) continue;
       std::memset(sector.data(), 0, sector.size());
       if (options_.on_warning) {

@@ -7,8 +7,8 @@
 #include "block/copy.h"
 #include "block/copy_plan.h"
 #include "block/transfer_size.h"
-#include "block/util/buffer.h"
 #include "block/util/math.h"
+#include "block/util/page_buffer.h"
 #include "block/zero_runs.h"
 #include "coroutine/co_sleep.h"
 
@@ -33,7 +33,7 @@ Result<void> co_forecast_copy(BlockNode& source, uint64_t zero_alignment, bool r
                           .chunk_bytes = chunk_bytes,
                           .idle_chunk_bytes = align_down(kMaxFileOffset, unit),
                           .whole_units = true});
-  AlignedBuffer memory(read_data ? chunk_bytes : 0);
+  PageBuffer memory(read_data ? chunk_bytes : 0);
   for (unsigned chunks = 0;; ++chunks) {
     const std::optional<CopyChunk> chunk = COIMG_TRY(plan.next());
     if (!chunk) return {};
@@ -42,10 +42,11 @@ Result<void> co_forecast_copy(BlockNode& source, uint64_t zero_alignment, bool r
     std::vector<CopyRun> runs = chunk->runs;
     if (read_data) {
       const auto read = memory.span().first(chunk->bytes);
-      COIMG_TRY(sources.read_chunk(*chunk, read));
+      COIMG_TRY(sources.read_chunk(*chunk, IoVector(memory, read)));
       runs.clear();
       append_data_runs(runs, chunk->offset, read,
                        {.unit = unit, .enough = defaults.sparse_bytes, .end = sources.length()});
+      if (memory.take_lost()) return lost_pages();
     }
     for (const CopyRun& run : runs) {
       if (run.kind == CopyKind::kData) COIMG_TRY(visit(run.offset, run.bytes));

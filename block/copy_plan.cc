@@ -69,29 +69,28 @@ Result<CopyRun> SourceSequence::run_at(uint64_t offset, uint64_t bytes, bool top
   return run;
 }
 
-Result<void> SourceSequence::read(uint64_t offset, std::span<std::byte> memory) {
-  while (!memory.empty()) {
-    const Member& member = member_at(offset);
-    const uint64_t inside = offset - member.start;
-    const uint64_t bytes = std::min<uint64_t>(memory.size(), member.bytes - inside);
-    COIMG_TRY(member.node->co_pread(member.first + inside, memory.first(bytes)));
-    offset += bytes;
-    memory = memory.subspan(bytes);
+Result<void> SourceSequence::read(uint64_t offset, const IoVector& memory) {
+  for (uint64_t done = 0; done < memory.size();) {
+    const Member& member = member_at(offset + done);
+    const uint64_t inside = offset + done - member.start;
+    const uint64_t bytes = std::min(memory.size() - done, member.bytes - inside);
+    COIMG_TRY(member.node->co_preadv(member.first + inside, memory.slice(done, bytes)));
+    done += bytes;
   }
   return {};
 }
 
-Result<void> SourceSequence::read_run(const CopyRun& run, std::span<std::byte> memory) {
+Result<void> SourceSequence::read_run(const CopyRun& run, const IoVector& memory) {
   if (run.kind == CopyKind::kData) {
     return read(run.offset, memory).with_context("error while reading at byte " + std::to_string(run.offset));
   }
-  std::memset(memory.data(), 0, memory.size());
+  memory.fill(0, memory.size(), std::byte{0});
   return {};
 }
 
-Result<void> SourceSequence::read_chunk(const CopyChunk& chunk, std::span<std::byte> memory) {
+Result<void> SourceSequence::read_chunk(const CopyChunk& chunk, const IoVector& memory) {
   for (const CopyRun& run : chunk.runs) {
-    COIMG_TRY(read_run(run, memory.subspan(run.offset - chunk.offset, run.bytes)));
+    COIMG_TRY(read_run(run, memory.slice(run.offset - chunk.offset, run.bytes)));
   }
   return {};
 }

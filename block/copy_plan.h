@@ -50,11 +50,11 @@ class SourceSequence {
       coroutine_fn;
 
   /// Reads memory.size() bytes, across the borders of the images.
-  Result<void> read(uint64_t offset, std::span<std::byte> memory) coroutine_fn;
+  Result<void> read(uint64_t offset, const IoVector& memory) coroutine_fn;
   /// Reads a run of data, and fills one of another kind with zeros. Errors name the offset.
-  Result<void> read_run(const CopyRun& run, std::span<std::byte> memory) coroutine_fn;
+  Result<void> read_run(const CopyRun& run, const IoVector& memory) coroutine_fn;
   /// The same for all runs of the chunk.
-  Result<void> read_chunk(const CopyChunk& chunk, std::span<std::byte> memory) coroutine_fn;
+  Result<void> read_chunk(const CopyChunk& chunk, const IoVector& memory) coroutine_fn;
 
  private:
   struct Member {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "block/util/cpu.h"
+#include "block/util/page_buffer.h"
 
 namespace coimg {
 namespace {
@@ -64,16 +65,27 @@ uint64_t load_word(const std::byte* memory) {
 
 }  // namespace
 
-void IoVector::add(std::span<std::byte> memory) {
+void IoVector::add_piece(std::span<std::byte> memory) {
   if (memory.empty()) return;
   pieces_.push_back({.iov_base = memory.data(), .iov_len = memory.size()});
   size_ += memory.size();
 }
 
+void IoVector::add(std::span<std::byte> memory) {
+  if (!memory.empty()) pages_ = nullptr;
+  add_piece(memory);
+}
+
 void IoVector::add(const IoVector& other, uint64_t offset, uint64_t bytes) {
   assert(offset <= other.size_ && bytes <= other.size_ - offset);
+  if (bytes == 0) return;
+  if (pieces_.empty()) {
+    pages_ = other.pages_;
+  } else if (pages_ != other.pages_) {
+    pages_ = nullptr;
+  }
   for_each_piece(other.pieces_, offset, bytes, [this](std::span<std::byte> memory, uint64_t) {
-    add(memory);
+    add_piece(memory);
     return true;
   });
 }
@@ -84,15 +96,22 @@ IoVector IoVector::slice(uint64_t offset, uint64_t bytes) const {
   return result;
 }
 
+void IoVector::unmap_pages() const {
+  if (pages_ == nullptr) return;
+  for (const iovec& piece : pieces_) pages_->unmap({static_cast<std::byte*>(piece.iov_base), piece.iov_len});
+}
+
 void IoVector::fill(uint64_t offset, uint64_t bytes, std::byte value) const {
-  for_each_piece(pieces_, offset, bytes, [value](std::span<std::byte> memory, uint64_t) {
+  for_each_piece(pieces_, offset, bytes, [value, this](std::span<std::byte> memory, uint64_t) {
+    if (pages_ != nullptr) pages_->unmap(memory);
     std::memset(memory.data(), std::to_integer<int>(value), memory.size());
     return true;
   });
 }
 
 void IoVector::copy_from(uint64_t offset, std::span<const std::byte> source) const {
-  for_each_piece(pieces_, offset, source.size(), [source](std::span<std::byte> memory, uint64_t position) {
+  for_each_piece(pieces_, offset, source.size(), [source, this](std::span<std::byte> memory, uint64_t position) {
+    if (pages_ != nullptr) pages_->unmap(memory);
     std::memcpy(memory.data(), source.data() + position, memory.size());
     return true;
   });

@@ -9,8 +9,8 @@
 
 #include "block/chunk_queue.h"
 #include "block/transfer_size.h"
-#include "block/util/buffer.h"
 #include "block/util/math.h"
+#include "block/util/page_buffer.h"
 #include "coroutine/co_group.h"
 #include "coroutine/co_sleep.h"
 #include "coroutine/worker_pool.h"
@@ -54,15 +54,15 @@ class VerifyJob {
 
  private:
   Result<void> work() coroutine_fn {
-    AlignedBuffer expected(size_.chunk_bytes), found(size_.chunk_bytes);
+    PageBuffer expected(size_.chunk_bytes), found(size_.chunk_bytes);
     while (!group_.should_stop() && !first_difference_) {
       const auto item = COIMG_TRY(chunks_.take());
       if (!item) break;
       const CopyChunk& chunk = item->chunk;
       if (chunk.only(CopyKind::kZero)) {
-        COIMG_TRY(check_zeros(chunk.offset, chunk.bytes, found.span()));
+        COIMG_TRY(check_zeros(chunk.offset, chunk.bytes, found));
       } else {
-        COIMG_TRY(check_chunk(chunk, expected.span().first(chunk.bytes), found.span().first(chunk.bytes)));
+        COIMG_TRY(check_chunk(chunk, expected, found));
         COIMG_TRY(note_done(chunk.bytes));
       }
     }
@@ -70,7 +70,7 @@ class VerifyJob {
   }
 
   /// The target may have stored zeros where the sources have none to read.
-  Result<void> check_zeros(uint64_t offset, uint64_t bytes, std::span<std::byte> memory) coroutine_fn {
+  Result<void> check_zeros(uint64_t offset, uint64_t bytes, PageBuffer& memory) coroutine_fn {
     const uint64_t end = offset + bytes;
     while (offset < end && !(first_difference_ && *first_difference_ < offset)) {
       const CopyRun run = COIMG_TRY(
@@ -81,9 +81,10 @@ class VerifyJob {
       const uint64_t limit = is_data ? align_down(offset, size_.chunk_bytes) + size_.chunk_bytes - offset : run.bytes;
       const uint64_t step = std::min(run.bytes, limit);
       if (is_data) {
-        const auto part = memory.first(step);
-        COIMG_TRY(read_target(offset, part));
+        const auto part = memory.span().first(step);
+        COIMG_TRY(read_target(offset, IoVector(memory, part)));
         const auto difference = co_run_on_worker([&] { return std::ranges::find_if(part, is_set) - part.begin(); });
+        if (memory.take_lost()) return lost_pages();
         if (static_cast<uint64_t>(difference) != step) note_difference(offset + static_cast<uint64_t>(difference));
       }
       offset += step;
@@ -94,19 +95,22 @@ class VerifyJob {
 
   static bool is_set(std::byte byte) { return byte != std::byte{0}; }
 
-  Result<void> check_chunk(const CopyChunk& chunk, std::span<std::byte> expected, std::span<std::byte> found)
-      coroutine_fn {
-    COIMG_TRY(sources_.read_chunk(chunk, expected));
-    COIMG_TRY(read_target(chunk.offset, found));
+  Result<void> check_chunk(const CopyChunk& chunk, PageBuffer& expected_pages, PageBuffer& found_pages) coroutine_fn {
+    const auto expected = expected_pages.span().first(chunk.bytes);
+    const auto found = found_pages.span().first(chunk.bytes);
+    COIMG_TRY(sources_.read_chunk(chunk, IoVector(expected_pages, expected)));
+    COIMG_TRY(read_target(chunk.offset, IoVector(found_pages, found)));
     const auto difference = co_run_on_worker([&]() -> uint64_t {
       if (std::memcmp(expected.data(), found.data(), found.size()) == 0) return found.size();
       return static_cast<uint64_t>(std::ranges::mismatch(expected, found).in1 - expected.begin());
     });
+    const bool expected_lost = expected_pages.take_lost(), found_lost = found_pages.take_lost();
+    if (expected_lost || found_lost) return lost_pages();
     if (difference != found.size()) note_difference(chunk.offset + difference);
     return {};
   }
 
-  Result<void> read_target(uint64_t offset, std::span<std::byte> memory) coroutine_fn {
+  Result<void> read_target(uint64_t offset, const IoVector& memory) coroutine_fn {
     return target_.read(offset, memory)
         .with_context("error while reading back the target at byte " + std::to_string(offset));
   }

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "block/io_vector.h"
-#include "block/util/buffer.h"
 #include "block/util/math.h"
 #include "coroutine/co_group.h"
 
@@ -20,19 +19,22 @@ using Kind = ComparisonFinding::Kind;
 /// The start of the first sector that differs; `bytes` when none does.
 uint64_t find_difference(const std::byte* a, const std::byte* b, uint64_t bytes) {
   if (std::memcmp(a, b, bytes) == 0) return bytes;
-  uint64_t offset = 0;
-  while (std::memcmp(a + offset, b + offset, std::min(kSectorSize, bytes - offset)) == 0) offset += kSectorSize;
-  return offset;
+  uint64_t offset = 0;  // bounded by itself: a file that is mapped may have changed since
+  while (offset < bytes && std::memcmp(a + offset, b + offset, std::min(kSectorSize, bytes - offset)) == 0) {
+    offset += kSectorSize;
+  }
+  return std::min(offset, bytes);
 }
 
 /// The start of the first sector that is not all zeros; the size when there is none.
 uint64_t find_nonzero(std::span<const std::byte> memory) {
   if (is_zero(memory)) return memory.size();
   uint64_t offset = 0;
-  while (is_zero(memory.subspan(offset, std::min<uint64_t>(kSectorSize, memory.size() - offset)))) {
+  while (offset < memory.size() &&
+         is_zero(memory.subspan(offset, std::min<uint64_t>(kSectorSize, memory.size() - offset)))) {
     offset += kSectorSize;
   }
-  return offset;
+  return std::min<uint64_t>(offset, memory.size());
 }
 
 bool reads_as_zeros(const BlockStatus& status) { return status.zero || !status.allocated; }
@@ -68,8 +70,8 @@ ComparisonFinding Comparison::run(uint64_t offset, uint64_t end) {
 }
 
 void Comparison::compare_chunks() {
-  AlignedBuffer buffer(2 * size_.chunk_bytes);
-  while (const std::optional<Chunk> chunk = next_chunk()) compare_chunk(*chunk, buffer.span());
+  PageBuffer buffers[2] = {PageBuffer(size_.chunk_bytes), PageBuffer(size_.chunk_bytes)};
+  while (const std::optional<Chunk> chunk = next_chunk()) compare_chunk(*chunk, buffers);
 }
 
 std::optional<Comparison::Chunk> Comparison::next_chunk() {
@@ -122,10 +124,10 @@ bool Comparison::look_up_locked(unsigned image) {
   return true;
 }
 
-void Comparison::compare_chunk(const Chunk& chunk, std::span<std::byte> memory) {
-  const std::span<std::byte> contents[2] = {memory.first(chunk.bytes), memory.subspan(size_.chunk_bytes, chunk.bytes)};
+void Comparison::compare_chunk(const Chunk& chunk, std::span<PageBuffer, 2> buffers) {
+  const std::span<std::byte> contents[2] = {buffers[0].span().first(chunk.bytes), buffers[1].span().first(chunk.bytes)};
   for (const unsigned image : {0U, 1U}) {
-    if (!chunk.zero[image] && !read(image, chunk, contents[image])) return;
+    if (!chunk.zero[image] && !read(image, chunk, IoVector(buffers[image], contents[image]))) return;
   }
   uint64_t difference = 0;
   if (chunk.zero[0] || chunk.zero[1]) {
@@ -133,14 +135,21 @@ void Comparison::compare_chunk(const Chunk& chunk, std::span<std::byte> memory) 
   } else {
     difference = find_difference(contents[0].data(), contents[1].data(), chunk.bytes);
   }
+  for (const unsigned image : {0U, 1U}) {
+    if (buffers[image].take_lost()) return note_failed_read(image, chunk, lost_pages());
+  }
   if (difference < chunk.bytes) note({.kind = Kind::kContent, .offset = chunk.offset + difference});
 }
 
-bool Comparison::read(unsigned image, const Chunk& chunk, std::span<std::byte> memory) {
-  Result<void> result = cursors_[image].node->co_pread(chunk.offset, memory);
+bool Comparison::read(unsigned image, const Chunk& chunk, const IoVector& memory) {
+  Result<void> result = cursors_[image].node->co_preadv(chunk.offset, memory);
   if (result.ok()) return true;
-  note({.kind = Kind::kReadFailed, .offset = chunk.offset, .image = image, .error = std::move(result).error()});
+  note_failed_read(image, chunk, std::move(result).error());
   return false;
+}
+
+void Comparison::note_failed_read(unsigned image, const Chunk& chunk, Error error) {
+  note({.kind = Kind::kReadFailed, .offset = chunk.offset, .image = image, .error = std::move(error)});
 }
 
 void Comparison::note(ComparisonFinding finding) {

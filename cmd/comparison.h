@@ -10,6 +10,7 @@
 
 #include "block/node.h"
 #include "block/transfer_size.h"
+#include "block/util/page_buffer.h"
 #include "block/util/result.h"
 #include "coroutine/annotations.h"
 #include "coroutine/co_mutex.h"
@@ -64,8 +65,9 @@ class Comparison {
   std::optional<Chunk> plan_chunk_locked() coroutine_fn CO_REQUIRES(plan_lock_);
   bool look_up_locked(unsigned image) coroutine_fn CO_REQUIRES(plan_lock_);
   void compare_chunks() coroutine_fn;
-  void compare_chunk(const Chunk& chunk, std::span<std::byte> memory) coroutine_fn;
-  bool read(unsigned image, const Chunk& chunk, std::span<std::byte> memory) coroutine_fn;
+  void compare_chunk(const Chunk& chunk, std::span<PageBuffer, 2> buffers) coroutine_fn;
+  bool read(unsigned image, const Chunk& chunk, const IoVector& memory) coroutine_fn;
+  void note_failed_read(unsigned image, const Chunk& chunk, Error error);
   void note(ComparisonFinding finding);
 
   const Options options_;

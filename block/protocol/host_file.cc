@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -13,6 +14,7 @@
 #include "block/node.h"
 #include "block/protocol/host_file_driver.h"
 #include "block/util/math.h"
+#include "block/util/page_buffer.h"
 #include "coroutine/io.h"
 #include "coroutine/worker_pool.h"
 
@@ -50,6 +52,25 @@ class PendingPieces {
   size_t first_ = 0;
   uint64_t bytes_;
 };
+
+/// Below this size copying costs no more than page tables do.
+constexpr uint64_t kLeastMappedBytes = 64 * kKiB;
+
+struct PageRange {
+  uint64_t start = 0;  ///< in the memory
+  uint64_t bytes = 0;
+};
+
+/// The part of `memory`, which stands for the file from `offset` on, that consists of whole pages of both. Empty when
+/// the pages of the two do not meet.
+PageRange whole_pages(uint64_t offset, std::span<const std::byte> memory, uint64_t file_bytes) {
+  static const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<uintptr_t>(memory.data());
+  if (address % page != offset % page) return {};
+  const uint64_t begin = align_up(offset, page);
+  const uint64_t end = align_down(std::min(offset + memory.size(), file_bytes), page);
+  return begin < end ? PageRange{begin - offset, end - begin} : PageRange{};
+}
 
 Error io_error(int64_t result) { return Error::from_errno(static_cast<int>(-result)); }
 
@@ -101,6 +122,34 @@ Result<void> HostFile::set_permissions(const Permissions& permissions) {
 }
 
 Result<void> HostFile::preadv(uint64_t offset, const IoVector& iov) {
+  if (iov.page_buffer() != nullptr && iov.pieces().size() == 1) return read_pages(offset, iov);
+  return read_copy(offset, iov);
+}
+
+/// Maps what of the memory are whole pages of the file, if that is worth it, and reads the rest. Where there is another
+/// program that could cut the file off at any time, reading such a page can fail late: see PageBuffer.
+Result<void> HostFile::read_pages(uint64_t offset, const IoVector& iov) {
+  PageBuffer& pages = *iov.page_buffer();
+  const iovec& piece = iov.pieces().front();
+  const std::span<std::byte> memory(static_cast<std::byte*>(piece.iov_base), piece.iov_len);
+  const PageRange range = whole_pages(offset, memory, length_);
+  if (!is_regular() || direct_ || range.bytes < kLeastMappedBytes) {
+    iov.unmap_pages();
+    return read_copy(offset, iov);
+  }
+  const auto middle = memory.subspan(range.start, range.bytes);
+  const auto mapped = co_run_on_worker([&] { return pages.map(middle, fd_.get(), offset + range.start); });
+  if (!mapped.ok()) {  // reading tells what is wrong, if anything is
+    iov.unmap_pages();
+    return read_copy(offset, iov);
+  }
+  if (range.start > 0) COIMG_TRY(read_copy(offset, iov.slice(0, range.start)));
+  const uint64_t end = range.start + range.bytes;
+  if (end == memory.size()) return {};
+  return read_copy(offset + end, iov.slice(end, memory.size() - end));
+}
+
+Result<void> HostFile::read_copy(uint64_t offset, const IoVector& iov) {
   PendingPieces pending(iov);
   while (pending.bytes() > 0) {
     const int64_t count = co_preadv(fd_.get(), pending.next(), offset);

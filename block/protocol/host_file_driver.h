@@ -51,6 +51,8 @@ class HostFile final : public BlockDriver {
 
  private:
   bool is_regular() const { return kind_ == HostFileKind::kRegular; }
+  Result<void> read_pages(uint64_t offset, const IoVector& iov) coroutine_fn;
+  Result<void> read_copy(uint64_t offset, const IoVector& iov) coroutine_fn;
   void note_written_up_to(uint64_t end);
   Result<void> write_all(uint64_t offset, const IoVector& iov) coroutine_fn;
 

@@ -110,6 +110,7 @@ Result<void> Qcow2::read_compressed(GuestOffset offset, L2Entry entry, const IoV
   const bool in_place = target.size() == geometry_.cluster_size();
   AlignedBuffer buffer(in_place ? 0 : geometry_.cluster_size());
   const std::span<std::byte> cluster = in_place ? target : buffer.span();
+  if (in_place) iov.unmap_pages();
   const CompressionType type = compression_type_;
   COIMG_TRY(co_run_on_worker([&] { return decompress_cluster(type, stream, cluster); })
                 .at(range.offset.v)

@@ -1,0 +1,150 @@
+// A page that cannot be had raises SIGBUS. The handler puts a page of zeros in its place and notes that in the buffer's
+// slot, so that the instruction goes on. The kernel needs no handler: a system call with such a page fails with EFAULT.
+//
+// Slots are static, so that the handler, which can run at any time on any thread, never sees one go.
+#include "block/util/page_buffer.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cassert>
+#include <cerrno>
+#include <mutex>
+#include <new>
+
+#include "block/util/math.h"
+
+// Linux 5.14; older headers do not have it, older kernels refuse it.
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
+namespace coimg {
+
+/// A buffer's place in memory, for the handler.
+struct PageBuffer::Slot {
+  std::atomic<uintptr_t> begin = 0;  ///< 0: free
+  std::atomic<uintptr_t> end = 0;
+  std::atomic<bool> lost = false;
+};
+
+namespace {
+
+size_t page_bytes() {
+  static const auto bytes = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
+bool put_own_memory(void* at, size_t bytes) {
+  return mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
+}
+
+/// Whether the byte is in memory.
+bool is_cached(int fd, uint64_t offset) {
+  char byte = 0;
+  iovec piece{.iov_base = &byte, .iov_len = 1};
+  return preadv2(fd, &piece, 1, static_cast<off_t>(offset), RWF_NOWAIT) == 1;
+}
+
+}  // namespace
+
+/// The slots of all buffers, and what to do about a lost page.
+struct LostPages {
+  static constexpr size_t kMaxBuffers = 256;
+  static constinit inline std::array<PageBuffer::Slot, kMaxBuffers> slots{};
+  static constinit inline struct sigaction previous{};
+  static constinit inline size_t page = 0;
+
+  static void on_sigbus(int signal_number, siginfo_t* info, void*) {
+    const auto at = reinterpret_cast<uintptr_t>(info->si_addr);
+    for (PageBuffer::Slot& slot : slots) {
+      if (at < slot.begin.load(std::memory_order_acquire) || at >= slot.end.load(std::memory_order_acquire)) continue;
+      slot.lost.store(true, std::memory_order_release);
+      if (put_own_memory(reinterpret_cast<void*>(at / page * page), page)) return;
+    }
+    // Whoever was responsible before gets it: the instruction runs into it again, or somebody has sent it.
+    sigaction(signal_number, &previous, nullptr);
+    if (info->si_code <= 0) raise(signal_number);
+  }
+
+  static PageBuffer::Slot* take_slot(std::span<const std::byte> memory) {
+    static std::once_flag once;
+    std::call_once(once, [] {
+      page = page_bytes();
+      struct sigaction action = {};
+      action.sa_sigaction = on_sigbus;
+      action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+      sigemptyset(&action.sa_mask);
+      sigaction(SIGBUS, &action, &previous);
+    });
+    const auto begin = reinterpret_cast<uintptr_t>(memory.data());
+    for (PageBuffer::Slot& slot : slots) {
+      uintptr_t free = 0;
+      if (!slot.begin.compare_exchange_strong(free, begin)) continue;
+      slot.lost.store(false);
+      slot.end.store(begin + memory.size());
+      return &slot;
+    }
+    return nullptr;
+  }
+};
+
+PageBuffer::PageBuffer(size_t bytes) : bytes_(align_up(bytes, page_bytes())), mapped_begin_(bytes_) {
+  void* const memory =
+      bytes_ == 0 ? nullptr : mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  memory_ = static_cast<std::byte*>(memory);
+  slot_ = bytes_ == 0 ? nullptr : LostPages::take_slot(span());
+}
+
+PageBuffer::~PageBuffer() {
+  if (memory_ == nullptr) return;
+  munmap(memory_, bytes_);
+  if (slot_ == nullptr) return;
+  slot_->end.store(0, std::memory_order_release);
+  slot_->begin.store(0, std::memory_order_release);
+}
+
+Result<void> PageBuffer::map(std::span<std::byte> part, int fd, uint64_t offset) {
+  const auto begin = static_cast<size_t>(part.data() - memory_);
+  assert(begin % page_bytes() == 0 && part.size() % page_bytes() == 0 && offset % page_bytes() == 0);
+  if (slot_ == nullptr) return Error::from_errno(ENOMEM);
+  // The first and the last byte stand for all of it.
+  if (!is_cached(fd, offset) || !is_cached(fd, offset + part.size() - 1)) return Error::from_errno(EAGAIN);
+  mapped_begin_ = std::min(mapped_begin_, begin);
+  mapped_end_ = std::max(mapped_end_, begin + part.size());
+  // Private: what is written here afterwards stays here.
+  if (mmap(part.data(), part.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, static_cast<off_t>(offset)) ==
+      MAP_FAILED) {
+    return Error::from_errno(errno);
+  }
+  while (madvise(part.data(), part.size(), MADV_POPULATE_READ) != 0) {
+    if (errno != EINTR && errno != EAGAIN) return Error::from_errno(errno);
+  }
+  return {};
+}
+
+void PageBuffer::unmap(std::span<std::byte> part) {
+  const size_t first = static_cast<size_t>(part.data() - memory_);
+  const size_t begin = std::max(align_up(first, page_bytes()), mapped_begin_);
+  const size_t end = std::min(align_down(first + part.size(), page_bytes()), mapped_end_);
+  if (begin >= end) return;
+  if (!put_own_memory(memory_ + begin, end - begin)) return;  // as good, but slower
+  if (begin == mapped_begin_) mapped_begin_ = end;
+  if (end == mapped_end_) mapped_end_ = begin;
+  if (mapped_begin_ >= mapped_end_) {
+    mapped_begin_ = bytes_;
+    mapped_end_ = 0;
+  }
+}
+
+bool PageBuffer::take_lost() { return slot_ != nullptr && slot_->lost.exchange(false); }
+
+Error lost_pages() { return {EIO, "the file became shorter while it was read, or it cannot be read"}; }
+
+}  // namespace coimg
