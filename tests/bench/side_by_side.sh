@@ -93,14 +93,14 @@ print_row() {
   fi
 }
 
-# convert PAIRS NAME SOURCE ARGUMENT...: the same conversion by both; qemu-img's has reference_flags too.
-reference_flags=()
+# convert PAIRS NAME SOURCE ARGUMENT...: the same conversion by both; qemu-img's has reference_flags too, and ours our_flags.
+reference_flags=() our_flags=()
 convert() {
   local pairs=$1 name=$2 source=$3
   shift 3
   cat "$source" >/dev/null # page cache warm
   theirs=("$reference" convert "${reference_flags[@]}" "$@" "$source" out.theirs)
-  ours=("$coimg" convert "$@" "$source" out.ours)
+  ours=("$coimg" convert "${our_flags[@]}" "$@" "$source" out.ours)
   side_by_side "$pairs" 1 "$name"
   "$coimg" compare -q "$source" out.ours
 }

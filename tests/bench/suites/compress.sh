@@ -7,5 +7,8 @@ for flags in '' '-W -m 16'; do
   for type in zlib zstd; do
     convert "$few" "raw -> qcow2 -c, $type${flags:+, qemu-img $flags}" root.raw -f raw -c -O qcow2 -o compression_type=$type
   done
+  our_flags=(--compression-level 5) # what is as small as theirs to half a per cent
+  convert "$few" "raw -> qcow2 -c, zlib level 5${flags:+, qemu-img $flags}" root.raw -f raw -c -O qcow2
+  our_flags=()
 done
 rm -f out.theirs out.ours
