@@ -66,6 +66,18 @@ uint64_t bitmap_data_bytes(uint64_t disk_bytes, uint8_t granularity_bits) {
   return div_ceil(div_ceil(disk_bytes, uint64_t{1} << granularity_bits), 8);
 }
 
+Result<void> check_bitmap_size(uint64_t disk_bytes, uint8_t granularity_bits) {
+  if (disk_bytes == 0) return Error(EINVAL, "The disk has no size");
+  if (bitmap_data_bytes(disk_bytes, granularity_bits) > kMaxBitmapBytes) {
+    return Error(EINVAL, "Too much space will be occupied by the bitmap. Use larger granularity");
+  }
+  return {};
+}
+
+uint64_t bitmap_clusters_at_once(const Geometry& geometry) {
+  return std::max<uint64_t>(1, kMiB >> geometry.cluster_bits());
+}
+
 Result<std::vector<BitmapEntry>> load_bitmap_directory(BlockNode& file, const Header& header) {
   std::vector<BitmapEntry> bitmaps;
   if (!header.bitmaps || !(header.autoclear_features & kBitmapsValid)) return bitmaps;

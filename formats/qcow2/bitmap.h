@@ -48,6 +48,10 @@ class BitmapTableEntry {
 
 /// Bytes that the bits of a disk of `disk_bytes` take; one bit stands for 1 << granularity_bits bytes.
 uint64_t bitmap_data_bytes(uint64_t disk_bytes, uint8_t granularity_bits);
+/// Whether a disk can have such a bitmap. Errors: EINVAL for one that takes too much space or none at all.
+Result<void> check_bitmap_size(uint64_t disk_bytes, uint8_t granularity_bits);
+/// So many clusters of bits at most are allocated and written together.
+uint64_t bitmap_clusters_at_once(const Geometry& geometry);
 
 /// Errors: EINVAL for any malformed entry; the image must not be opened then.
 Result<std::vector<BitmapEntry>> load_bitmap_directory(BlockNode& file, const Header& header) coroutine_fn;

@@ -48,9 +48,8 @@ Result<void> Bitmaps::add(const BitmapInfo& info) {
   if (info.name.size() > kMaxBitmapNameBytes) {
     return refused(EINVAL, fmt::format("Name length exceeds maximum ({} characters)", kMaxBitmapNameBytes));
   }
-  if (disk_bytes == 0) return refused(EINVAL, "The disk has no size");
-  if (bitmap_data_bytes(disk_bytes, granularity_bits) > kMaxBitmapBytes) {
-    return refused(EINVAL, "Too much space will be occupied by the bitmap. Use larger granularity");
+  if (const auto fits = check_bitmap_size(disk_bytes, granularity_bits); !fits.ok()) {
+    return refused(fits.error().errnum(), fits.error().message());
   }
   if (list_.size() >= kMaxBitmaps) return refused(EOVERFLOW, "Maximum number of persistent bitmaps is already reached");
   if (find(info.name) != nullptr) return Error(EEXIST, fmt::format("Bitmap already exists: {}", info.name));

@@ -21,9 +21,6 @@ namespace coimg::qcow2 {
 
 namespace {
 
-/// Clusters of bits that are written with one request.
-constexpr uint64_t kBatchBytes = kMiB;
-
 bool is_all_ones(std::span<const std::byte> bits) {
   return std::ranges::all_of(bits, [](std::byte byte) { return byte == std::byte{0xff}; });
 }
@@ -88,7 +85,7 @@ Result<BitmapEntry> Bitmaps::write_bitmap_locked(const Bitmap& bitmap, Storing& 
 Result<void> Bitmaps::write_chunks_locked(const Bitmap& bitmap, std::vector<BitmapTableEntry>& table,
                                           Storing& storing) {
   const uint64_t chunk_bytes = bitmap.bits.chunk_bytes();
-  const uint64_t most = std::max<uint64_t>(1, kBatchBytes / chunk_bytes);
+  const uint64_t most = bitmap_clusters_at_once(image_.geometry_);
   AlignedBuffer batch;
   std::vector<uint64_t> members;
   const auto write_batch = [&]() coroutine_fn -> Result<void> {
