@@ -21,13 +21,17 @@ constexpr unsigned kChunksPerTurn = 64;
 
 }  // namespace
 
+uint64_t copy_write_bytes(const BlockNode* source, uint64_t zero_alignment) {
+  return transfer_size({.unit = copy_unit(zero_alignment),
+                        .least_bytes = CopyOptions().sparse_bytes,
+                        .decode_unit = source != nullptr ? source->chain_compression_unit() : 0})
+      .chunk_bytes;
+}
+
 Result<void> co_forecast_copy(BlockNode& source, uint64_t zero_alignment, bool read_data, const WriteVisitor& visit) {
   const CopyOptions defaults;
   const uint64_t unit = copy_unit(zero_alignment);
-  const uint64_t chunk_bytes =
-      transfer_size(
-          {.unit = unit, .least_bytes = defaults.sparse_bytes, .decode_unit = source.chain_compression_unit()})
-          .chunk_bytes;
+  const uint64_t chunk_bytes = copy_write_bytes(&source, zero_alignment);
   SourceSequence sources({&source});
   CopyPlan plan(sources, {.granularity = unit,
                           .chunk_bytes = chunk_bytes,

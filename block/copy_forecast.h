@@ -13,6 +13,9 @@ namespace coimg {
 /// Told of each write of a copy, in order.
 using WriteVisitor = std::function<Result<void>(uint64_t offset, uint64_t bytes)>;
 
+/// How much one write of such a copy has at most; `source` may be null for one that has no compressed clusters.
+uint64_t copy_write_bytes(const BlockNode* source, uint64_t zero_alignment);
+
 /// Calls `visit` for the writes that co_copy() with its default options makes to a fresh target without a backing file
 /// that likes `zero_alignment`. With `read_data` the data are looked at, one read after the other; without, none of
 /// them counts as zeros. Memory: a chunk.

@@ -166,7 +166,8 @@ struct MeasureRequest {
 /// Sizes that measure predicts, in bytes.
 struct MeasureResult {
   uint64_t required = 0, fully_allocated = 0;
-  std::optional<uint64_t> bitmaps;
+  std::optional<uint64_t> bitmaps = {};     ///< what they add to `required`; nothing: the image cannot have them
+  std::optional<Error> bitmaps_error = {};  ///< why that is not known
 };
 
 /// How far a long operation is, in units of its own.

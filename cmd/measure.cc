@@ -97,6 +97,9 @@ Result<int> MeasureCommand::run(CommandContext& context) {
     result = measure(context, nullptr);
   }
   if (!result.ok()) return std::move(result).error();
+  if (const auto& error = result->bitmaps_error) {
+    context.console.warning(fmt::format("The bitmaps cannot be copied: {}", error->message()));
+  }
   context.console.out(render(*result));
   return 0;
 }

@@ -45,13 +45,8 @@ struct CreatePlan {
 /// Errors: those of header_for_options(); EFBIG when the refcount table would become too large.
 Result<CreatePlan> plan_image(const CreateOptions& options);
 
-/// How long the file of a copy of `source` becomes, or of an empty disk if it is null, and that of its data if they
-/// have one of their own: see co_forecast_copy(). The options hold the disk's size.
-/// Errors: those of plan_image() and of co_forecast_copy(); EFBIG when the copy would be too large for the format.
-Result<uint64_t> co_copy_bytes(const CreateOptions& options, BlockNode* source, bool read_data) coroutine_fn;
-
-/// How large an image with these options becomes. With a backing file it is not known what a copy can leave to it: all
-/// clusters count as written.
+/// How large an image with these options becomes; see copy_size.h. With a backing file it is not known what a copy can
+/// leave to it: all clusters count as written.
 /// Errors: for the options that have an influence, those of header_for_options() with qemu-img's words for measure;
 /// EFBIG for a disk that is too large; those of reading block status and data.
 Result<MeasureResult> measure_image(const CreateOptions& options, const MeasureRequest& request) coroutine_fn;

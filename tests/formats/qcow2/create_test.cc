@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "coroutine/main_loop.h"
+#include "formats/qcow2/copy_size.h"
 #include "formats/qcow2/fresh_layout.h"
 #include "tests/formats/qcow2/image_fixture.h"
 
@@ -214,6 +215,44 @@ TEST(MeasureTest, TellsWhatACopyMakes) {
                               {.virtual_size = kMiB, .method = MeasureMethod::kCopy})
                      .ok());
     ASSERT_TRUE(source->co_close().ok());
+  });
+}
+
+/// Writes of 2 MiB, one after the other.
+uint64_t bytes_when_full(std::string_view list, uint64_t size) {
+  CreateOptions options = options_of(list);
+  EXPECT_TRUE(options.set("size", std::to_string(size)).ok());
+  const auto plan = plan_image(options);
+  EXPECT_TRUE(plan.ok());
+  CopySize full(*plan);
+  EXPECT_TRUE(full.note_full_disk(2 * kMiB).ok());
+  return full.bytes();
+}
+
+// Whether that comes from formulas or not.
+TEST(MeasureTest, TellsWhatAFullDiskTakes) {
+  run_in_main_loop([]() coroutine_fn {
+    for (const std::string_view list :
+         {"cluster_size=512", "cluster_size=512,refcount_bits=64", "cluster_size=512,refcount_bits=1",
+          "cluster_size=1k,refcount_bits=32", "cluster_size=4k", "cluster_size=4k,refcount_bits=64", "",
+          "extended_l2=on,cluster_size=16k,refcount_bits=64", "cluster_size=2M", "data_file=d",
+          "data_file=d,cluster_size=512", "cluster_size=1k,preallocation=metadata", "preallocation=falloc"}) {
+      SCOPED_TRACE(list);
+      for (uint64_t size = 512; size < 2 * kGiB; size += size / 8 / 512 * 512 + 512) {
+        const auto result =
+            qcow2_type().measure(options_of(list), {.virtual_size = size, .method = MeasureMethod::kCopy});
+        ASSERT_TRUE(result.ok()) << size;
+        ASSERT_EQ(result->fully_allocated, bytes_when_full(list, size)) << size;
+      }
+    }
+    // Too much to be gone through, and too much for the format when it is full: by formulas.
+    const auto measured = [](std::string_view list, uint64_t size) coroutine_fn {
+      const auto result =
+          qcow2_type().measure(options_of(list), {.virtual_size = size, .method = MeasureMethod::kCopy});
+      return result.ok() ? result->fully_allocated : 0;
+    };
+    EXPECT_EQ(measured("", 60 * 1024 * kGiB), 65980765634560u);
+    EXPECT_EQ(measured("cluster_size=512,refcount_bits=64", 128 * kGiB), 141871369216u);
   });
 }
 
