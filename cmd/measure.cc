@@ -98,7 +98,7 @@ Result<int> MeasureCommand::run(CommandContext& context) {
   }
   if (!result.ok()) return std::move(result).error();
   if (const auto& error = result->bitmaps_error) {
-    context.console.warning(fmt::format("The bitmaps cannot be copied: {}", error->message()));
+    context.console.warning(fmt::format("How much the bitmaps take is not known: {}", error->message()));
   }
   context.console.out(render(*result));
   return 0;

@@ -16,6 +16,10 @@ namespace coimg::qcow2 {
 
 namespace {
 
+// Of the bits of all bitmaps; reading so many takes seconds. An image may claim thousands of large ones without having
+// them, and here nobody has asked for them.
+constexpr uint64_t kMaxBitmapsRead = 4 * kGiB;
+
 /// Counts the clusters of a bitmap's bits that have to be stored, as they are neither all zeros nor all ones. It is
 /// told of the dirty ranges in ascending order, each of whole granules.
 class StoredBits {
@@ -52,6 +56,10 @@ class StoredBits {
   uint64_t cluster_ = 0, ones_ = 0;  ///< the one that is being told of, and how many ones it has so far
   uint64_t stored_ = 0;
 };
+
+uint8_t granularity_bits(const BitmapInfo& bitmap) {
+  return static_cast<uint8_t>(std::countr_zero(bitmap.granularity));
+}
 
 }  // namespace
 
@@ -143,6 +151,9 @@ Result<void> CopySize::note_bitmaps(BlockNode& source) {
   std::vector<BitmapInfo> bitmaps = source.driver().bitmaps();
   std::erase_if(bitmaps, [](const BitmapInfo& bitmap) { return bitmap.inconsistent; });
   if (bitmaps.empty()) return {};
+  uint64_t bits_bytes = 0;
+  for (const BitmapInfo& bitmap : bitmaps) bits_bytes += bitmap_data_bytes(plan_.header.size, granularity_bits(bitmap));
+  if (bits_bytes > kMaxBitmapsRead) return Error(EFBIG, "they have more than 4 GiB of bits");
   std::vector<BitmapEntry> directory;
   for (const BitmapInfo& bitmap : bitmaps) {
     COIMG_TRY(note_bitmap(source, bitmap));
@@ -153,8 +164,7 @@ Result<void> CopySize::note_bitmaps(BlockNode& source) {
 
 /// Its data, in runs as long as they are written at once, and then its table.
 Result<void> CopySize::note_bitmap(BlockNode& source, const BitmapInfo& bitmap) {
-  const auto granularity_bits = static_cast<uint8_t>(std::countr_zero(bitmap.granularity));
-  COIMG_TRY(check_bitmap_size(plan_.header.size, granularity_bits)
+  COIMG_TRY(check_bitmap_size(plan_.header.size, granularity_bits(bitmap))
                 .with_context(fmt::format("adding bitmap '{}'", bitmap.name)));
   StoredBits bits(plan_.header.size, bitmap.granularity, geometry_.cluster_size());
   COIMG_TRY(source.co_visit_bitmap(bitmap.name, [&](uint64_t offset, uint64_t bytes) { bits.add(offset, bytes); }));
@@ -163,7 +173,7 @@ Result<void> CopySize::note_bitmap(BlockNode& source, const BitmapInfo& bitmap) 
     COIMG_TRY(place_run(count << geometry_.cluster_bits()));
     left -= count;
   }
-  const uint64_t entries = geometry_.clusters_for(bitmap_data_bytes(plan_.header.size, granularity_bits));
+  const uint64_t entries = geometry_.clusters_for(bitmap_data_bytes(plan_.header.size, granularity_bits(bitmap)));
   return place_run(entries * sizeof(be64));
 }
 

@@ -31,7 +31,8 @@ class CopySize {
   /// How many steps note_full_disk() takes, each of some 20 nanoseconds.
   [[nodiscard]] uint64_t full_disk_steps(uint64_t write_bytes) const;
   /// Copies of the bitmaps of `source` that are not inconsistent, as convert makes them; closing the image stores them.
-  /// Reads them; memory: a cluster. Errors: those of reading; EINVAL where one cannot be added to the image.
+  /// Reads them; memory: a cluster. Errors: those of reading; EINVAL where one cannot be added to the image; EFBIG
+  /// where they have so many bits that reading them would take long.
   Result<void> note_bitmaps(BlockNode& source) coroutine_fn;
 
   /// With a data file, which ends where the disk does.

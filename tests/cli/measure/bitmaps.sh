@@ -17,3 +17,10 @@ dd if=/dev/zero bs=64k count=2 status=none | tr '\0' '\377' |
   dd of=disk.qcow2 bs=64k seek=$tables conv=notrunc status=none
 coimg measure -O qcow2 disk.qcow2
 coimg convert --bitmaps -O qcow2 disk.qcow2 copy.qcow2
+
+# Many large ones: not read.
+coimg create -q -f qcow2 large.qcow2 2T
+for name in 1 2 3 4 5 6 7 8; do coimg bitmap --add -g 512 large.qcow2 $name; done
+coimg measure -O qcow2 large.qcow2
+coimg bitmap --add -g 512 large.qcow2 9
+coimg measure -O qcow2 large.qcow2
