@@ -30,12 +30,31 @@ uint64_t largest_compression_unit(const std::vector<BlockNode*>& sources) {
   return largest;
 }
 
+/// Whether the target writes to a file that a source reads, as into another part of the same one.
+bool share_a_file(const std::vector<BlockNode*>& sources, const BlockNode& target) {
+  for (const BlockNode* node : std::initializer_list<const BlockNode*>{&target, target.data_file()}) {
+    const auto identity = node != nullptr ? node->file_identity() : std::nullopt;
+    if (!identity) continue;
+    if (std::ranges::any_of(sources, [&](const BlockNode* source) { return source->chain_has_file(*identity); })) {
+      return true;
+    }
+  }
+  return false;
+}
+
+/// Whether what is read may be mapped. It must not change while the target is written; compressors do not expect that
+/// either. And pages that are found to be lost are too much for who wants to know each bad sector.
+bool may_map(const std::vector<BlockNode*>& sources, const BlockNode& target, const CopyOptions& options) {
+  return !options.compress && !options.salvage && !share_a_file(sources, target);
+}
+
 class CopyJob {
  public:
   CopyJob(const std::vector<BlockNode*>& sources, BlockNode& target, const CopyOptions& options)
       : sources_(sources, options.window.offset, options.window.bytes),
         target_(target),
         options_(options),
+        may_map_(may_map(sources, target, options)),
         unit_(copy_unit(target.limits().zero_alignment)),
         size_(transfer_size({.unit = unit_,
                              .least_bytes = options.sparse_bytes,
@@ -124,7 +143,7 @@ class CopyJob {
 
   Result<void> copy_chunk(CopyChunk& chunk, Buffers& buffers, PlacementOrder::Ticket* ticket) coroutine_fn {
     const std::span<std::byte> memory = buffers.source.span().first(chunk.bytes);
-    const IoVector iov = may_map() ? IoVector(buffers.source, memory) : IoVector(memory);
+    const IoVector iov = may_map_ ? IoVector(buffers.source, memory) : IoVector(memory);
     for (const CopyRun& run : chunk.runs) {
       COIMG_TRY(read_run(run, iov.slice(run.offset - chunk.offset, run.bytes),
                          memory.subspan(run.offset - chunk.offset, run.bytes)));
@@ -137,10 +156,6 @@ class CopyJob {
     }
     return written;
   }
-
-  /// Compressors do not expect that bytes change under their eyes, and pages that are found to be lost are too much for
-  /// who wants to know each bad sector.
-  [[nodiscard]] bool may_map() const { return !options_.compress && !options_.salvage; }
 
   /// Takes from the runs what the target shows already, cluster by cluster: there it stays with its backing file.
   Result<void> leave_equal_units(CopyChunk& chunk, std::span<const std::byte> memory, std::span<std::byte> shown)
@@ -254,6 +269,7 @@ class CopyJob {
   SourceSequence sources_;
   BlockNode& target_;
   const CopyOptions& options_;
+  const bool may_map_;
   const uint64_t unit_;  ///< target clusters, at least a page
   const TransferSize size_;
 

@@ -57,6 +57,14 @@ std::optional<BlockNode::FileIdentity> BlockNode::file_identity() const {
   return file_->file_identity();
 }
 
+bool BlockNode::chain_has_file(const FileIdentity& identity) const {
+  for (const BlockNode* node = this; node != nullptr; node = node->backing()) {
+    if (node->file_identity() == identity) return true;
+    if (node->data_file() != nullptr && node->data_file()->file_identity() == identity) return true;
+  }
+  return false;
+}
+
 Result<void> BlockNode::co_flush() {
   if (flags_.no_flush) return {};
   // What is written while the flush runs may miss it and is left for the next one.

@@ -120,6 +120,8 @@ class BlockNode {
     friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
   };
   [[nodiscard]] std::optional<FileIdentity> file_identity() const;
+  /// Whether this node or one of its backing chain has that file, or has its data there.
+  [[nodiscard]] bool chain_has_file(const FileIdentity& identity) const;
 
   /// The fault injector of this node or of the nearest one below it; null for none.
   [[nodiscard]] BlockDebugger* find_debugger() const {

@@ -13,17 +13,6 @@
 
 namespace coimg {
 
-namespace {
-
-bool chain_contains(const BlockNode* node, const BlockNode::FileIdentity& identity) {
-  for (; node != nullptr; node = node->backing()) {
-    if (node->file_identity() == identity) return true;
-  }
-  return false;
-}
-
-}  // namespace
-
 Conversion::Conversion(CommandContext& context, const ConvertRequest& request, Progress& progress)
     : context_(context),
       request_(request),
@@ -150,7 +139,7 @@ Result<void> Conversion::check_not_a_source() const {
   const auto identity = find_host_file(request_.target);
   if (!identity.has_value()) return {};
   for (const auto& source : sources_) {
-    if (chain_contains(source.get(), *identity)) {
+    if (source->chain_has_file(*identity)) {
       return Error(EINVAL, fmt::format("'{}' is the target and also a source", request_.target));
     }
   }

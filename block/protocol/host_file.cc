@@ -53,8 +53,8 @@ class PendingPieces {
   uint64_t bytes_;
 };
 
-/// Below this size copying costs no more than page tables do.
-constexpr uint64_t kLeastMappedBytes = 64 * kKiB;
+/// Below this size copying costs less than page tables do.
+constexpr uint64_t kLeastMappedBytes = 256 * kKiB;
 
 struct PageRange {
   uint64_t start = 0;  ///< in the memory
@@ -88,6 +88,7 @@ HostFile::HostFile(const DriverType& type, BlockNode* node, std::string filename
       direct_(flags.direct),
       discard_(flags.discard_unmap),
       lock_(lock),
+      may_map_(is_regular() && !direct_),
       fd_(std::move(setup.fd)),
       length_(setup.length) {}
 
@@ -133,13 +134,14 @@ Result<void> HostFile::read_pages(uint64_t offset, const IoVector& iov) {
   const iovec& piece = iov.pieces().front();
   const std::span<std::byte> memory(static_cast<std::byte*>(piece.iov_base), piece.iov_len);
   const PageRange range = whole_pages(offset, memory, length_);
-  if (!is_regular() || direct_ || range.bytes < kLeastMappedBytes) {
+  if (!may_map_ || range.bytes < kLeastMappedBytes) {
     iov.unmap_pages();
     return read_copy(offset, iov);
   }
   const auto middle = memory.subspan(range.start, range.bytes);
   const auto mapped = co_run_on_worker([&] { return pages.map(middle, fd_.get(), offset + range.start); });
   if (!mapped.ok()) {  // reading tells what is wrong, if anything is
+    if (mapped.error().errnum() == ENOTSUP) may_map_ = false;
     iov.unmap_pages();
     return read_copy(offset, iov);
   }

@@ -73,6 +73,7 @@ class HostFile final : public BlockDriver {
   const uint32_t request_alignment_, memory_alignment_;
   const bool writable_, direct_, discard_, lock_;
 
+  bool may_map_;  ///< large reads may map the file's pages
   UniqueFd fd_;
   uint64_t length_;
   FileLocks locks_;

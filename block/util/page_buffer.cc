@@ -44,11 +44,13 @@ bool put_own_memory(void* at, size_t bytes) {
   return mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
 
-/// Whether the byte is in memory.
-bool is_cached(int fd, uint64_t offset) {
+/// Fails when the byte is not in memory, or that cannot be told.
+Result<void> check_cached(int fd, uint64_t offset) {
   char byte = 0;
   iovec piece{.iov_base = &byte, .iov_len = 1};
-  return preadv2(fd, &piece, 1, static_cast<off_t>(offset), RWF_NOWAIT) == 1;
+  const ssize_t count = preadv2(fd, &piece, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+  if (count == 1) return {};
+  return Error::from_errno(count < 0 ? errno : EAGAIN);
 }
 
 }  // namespace
@@ -104,10 +106,11 @@ PageBuffer::PageBuffer(size_t bytes) : bytes_(align_up(bytes, page_bytes())), ma
 
 PageBuffer::~PageBuffer() {
   if (memory_ == nullptr) return;
+  if (slot_ != nullptr) {  // first: the addresses may be another buffer's as soon as they are free
+    slot_->end.store(0, std::memory_order_release);
+    slot_->begin.store(0, std::memory_order_release);
+  }
   munmap(memory_, bytes_);
-  if (slot_ == nullptr) return;
-  slot_->end.store(0, std::memory_order_release);
-  slot_->begin.store(0, std::memory_order_release);
 }
 
 Result<void> PageBuffer::map(std::span<std::byte> part, int fd, uint64_t offset) {
@@ -115,7 +118,8 @@ Result<void> PageBuffer::map(std::span<std::byte> part, int fd, uint64_t offset)
   assert(begin % page_bytes() == 0 && part.size() % page_bytes() == 0 && offset % page_bytes() == 0);
   if (slot_ == nullptr) return Error::from_errno(ENOMEM);
   // The first and the last byte stand for all of it.
-  if (!is_cached(fd, offset) || !is_cached(fd, offset + part.size() - 1)) return Error::from_errno(EAGAIN);
+  COIMG_TRY(check_cached(fd, offset));
+  COIMG_TRY(check_cached(fd, offset + part.size() - 1));
   mapped_begin_ = std::min(mapped_begin_, begin);
   mapped_end_ = std::max(mapped_end_, begin + part.size());
   // Private: what is written here afterwards stays here.
@@ -124,7 +128,7 @@ Result<void> PageBuffer::map(std::span<std::byte> part, int fd, uint64_t offset)
     return Error::from_errno(errno);
   }
   while (madvise(part.data(), part.size(), MADV_POPULATE_READ) != 0) {
-    if (errno != EINTR && errno != EAGAIN) return Error::from_errno(errno);
+    if (errno != EINTR && errno != EAGAIN) return Error::from_errno(errno == EINVAL ? ENOTSUP : errno);
   }
   return {};
 }

@@ -27,7 +27,7 @@ class PageBuffer {
 
   /// Shows the file from `offset` on in `part`. `part` and `offset` consist of whole pages. Blocks, so it is for worker
   /// threads. Errors: EAGAIN when the file is not in the page cache, as reads get it from the disk faster than page
-  /// faults do; after another one part of `part` may be mapped. In either case reading is what is left.
+  /// faults do; ENOTSUP when kernel or file system have no means for this. After one, part of `part` may be mapped.
   Result<void> map(std::span<std::byte> part, int fd, uint64_t offset);
   /// Before `part` is overwritten: gives it memory of its own where files were mapped. Without it each page would be
   /// copied first.

@@ -33,6 +33,10 @@ if [ -e root/usr/include ] || [ -e root/usr/lib ]; then echo "the package holds 
 root/usr/bin/coimg create -q -f qcow2 image.qcow2 1M
 root/usr/bin/coimg check -q image.qcow2
 grep -q '^\.Sh DIFFERENCES' root/usr/share/man/man1/coimg.1 || { echo "not the manual page"; failed=1; }
+if ! readelf -d root/usr/bin/coimg | grep -q 'NEEDED.*libfmt' && ldd root/usr/bin/coimg | grep -q libstdc++; then
+  echo "the program has a C++ runtime of its own, and loads another one"
+  failed=1
+fi
 depends=$(dpkg-deb --field "$deb" Depends)
 case $depends in
   *libc6*) ;;
