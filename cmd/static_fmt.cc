@@ -1,5 +1,6 @@
-// fmt's compiled part, where the program carries it itself: distributions have it as a shared library only, and a shared
-// library of C++ costs each start of the program more than most commands take (CMakeLists.txt, COIMG_STATIC_CXX).
+// fmt's compiled part, where the program carries it itself: distributions have it as a shared library only, and a
+// shared library of C++ costs each start of the program more than most commands take (CMakeLists.txt,
+// COIMG_STATIC_CXX).
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE
