@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Whole commands side by side with qemu-img, in one run: pairs A B B A, the median of the pairwise ratios, and peak memory.
+# Whole commands side by side with qemu-img, in one run, in pairs: the median of the pairwise ratios, and peak memory.
 # usage: bench.sh COIMG [SUITE] [--json] [--pairs N]
 # The suites are the files in suites/; `all` runs each of them, and without one it is convert.
 # N pairs of what takes a second or two, and varies most; a third of that where compressing takes long.
