@@ -56,6 +56,10 @@ class PendingPieces {
 /// Below this size copying costs less than page tables do.
 constexpr uint64_t kLeastMappedBytes = 256 * kKiB;
 
+/// Reads keep the kernel reading ahead better than page faults do: where part of a file was not in the page cache, as
+/// much as this is read before the next attempt to map.
+constexpr uint64_t kBytesReadAfterMiss = 256 * kMiB;
+
 struct PageRange {
   uint64_t start = 0;  ///< in the memory
   uint64_t bytes = 0;
@@ -134,7 +138,8 @@ Result<void> HostFile::read_pages(uint64_t offset, const IoVector& iov) {
   const iovec& piece = iov.pieces().front();
   const std::span<std::byte> memory(static_cast<std::byte*>(piece.iov_base), piece.iov_len);
   const PageRange range = whole_pages(offset, memory, length_);
-  if (!may_map_ || range.bytes < kLeastMappedBytes) {
+  if (!may_map_ || range.bytes < kLeastMappedBytes || bytes_to_read_before_mapping_ > 0) {
+    bytes_to_read_before_mapping_ -= std::min<uint64_t>(bytes_to_read_before_mapping_, memory.size());
     iov.unmap_pages();
     return read_copy(offset, iov);
   }
@@ -142,6 +147,7 @@ Result<void> HostFile::read_pages(uint64_t offset, const IoVector& iov) {
   const auto mapped = co_run_on_worker([&] { return pages.map(middle, fd_.get(), offset + range.start); });
   if (!mapped.ok()) {  // reading tells what is wrong, if anything is
     if (mapped.error().errnum() == ENOTSUP) may_map_ = false;
+    if (mapped.error().errnum() == EAGAIN) bytes_to_read_before_mapping_ = kBytesReadAfterMiss;
     iov.unmap_pages();
     return read_copy(offset, iov);
   }

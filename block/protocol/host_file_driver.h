@@ -74,6 +74,7 @@ class HostFile final : public BlockDriver {
   const bool writable_, direct_, discard_, lock_;
 
   bool may_map_;  ///< large reads may map the file's pages
+  uint64_t bytes_to_read_before_mapping_ = 0;  ///< after an attempt that found the file not in the page cache
   UniqueFd fd_;
   uint64_t length_;
   FileLocks locks_;

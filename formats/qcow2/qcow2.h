@@ -37,6 +37,7 @@
 
 namespace coimg::qcow2 {
 
+struct CompressedRun;
 struct DecodedCluster;
 
 /// An open qcow2 image. Every public call comes from one AioContext.
@@ -160,8 +161,13 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   // --- read.cc -----------------------------------------------------------------------------------------------------
   Result<void> read_extent(GuestOffset offset, const Extent& extent, const IoVector& iov) coroutine_fn;
   Result<void> read_backing(GuestOffset offset, const IoVector& iov) coroutine_fn;
-  Result<void> read_compressed(GuestOffset offset, L2Entry entry, const IoVector& iov) coroutine_fn;
   Result<void> read_data(HostOffset offset, const IoVector& iov) coroutine_fn;
+
+  // --- read_compressed.cc ------------------------------------------------------------------------------------------
+  Result<CompressedRun> find_compressed_run_locked(GuestOffset first, const Extent& extent, uint64_t max_bytes)
+      coroutine_fn CO_REQUIRES_SHARED(lock_);
+  Result<void> read_compressed_run(GuestOffset first, const CompressedRun& run, const IoVector& iov) coroutine_fn;
+  Result<void> read_compressed(GuestOffset offset, L2Entry entry, const IoVector& iov) coroutine_fn;
 
   // --- block_status.cc ---------------------------------------------------------------------------------------------
   Result<bool> file_has_holes() coroutine_fn CO_EXCLUDES(lock_);

@@ -3,33 +3,14 @@
 // A request is in flight, shared, for as long as its data moves. So whoever wants to move or free clusters of that
 // range waits, and the mapping that was looked up under lock_ stays true after the lock is given back.
 //
-// Format: qcow2, sections "Mapping a read", "Compressed clusters", "Backing files".
+// Format: qcow2, sections "Mapping a read", "Backing files".
 #include "formats/qcow2/read.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <cassert>
-#include <utility>
 
-#include "coroutine/worker_pool.h"
-#include "formats/qcow2/compressed.h"
 #include "formats/qcow2/qcow2.h"
 
 namespace coimg::qcow2 {
-
-namespace {
-
-/// The request's memory when it is in one piece.
-std::span<std::byte> single_piece(const IoVector& iov) {
-  if (iov.pieces().size() != 1) return {};
-  const iovec& piece = iov.pieces().front();
-  return {static_cast<std::byte*>(piece.iov_base), piece.iov_len};
-}
-
-}  // namespace
-
-// --- reading -------------------------------------------------------------------------------------------------------
 
 Result<void> Qcow2::preadv(uint64_t offset, const IoVector& iov) {
   COIMG_TRY(check_usable());
@@ -42,12 +23,22 @@ Result<void> Qcow2::preadv(uint64_t offset, const IoVector& iov) {
   for (uint64_t done = 0; done < inside;) {
     const GuestOffset position(offset + done);
     Extent extent;
+    CompressedRun run;
     {
       CoReadGuard guard(lock_);
       extent = COIMG_TRY(map_locked(position, inside - done));
+      if (extent.type == ClusterType::kCompressed && iov.pieces().size() == 1) {
+        run = COIMG_TRY(find_compressed_run_locked(position, extent, inside - done));
+      }
     }
-    COIMG_TRY(read_extent(position, extent, iov.slice(done, extent.bytes)));
-    done += extent.bytes;
+    if (run.streams.size() > 1) {
+      const IoVector part = iov.slice(done, run.streams.size() * geometry_.cluster_size());
+      COIMG_TRY(read_compressed_run(position, run, part));
+      done += part.size();
+    } else {
+      COIMG_TRY(read_extent(position, extent, iov.slice(done, extent.bytes)));
+      done += extent.bytes;
+    }
   }
   return {};
 }
@@ -88,43 +79,6 @@ Result<void> Qcow2::read_backing(GuestOffset offset, const IoVector& iov) {
   if (stored == 0) return {};
   file_.debug_event(DebugEvent::kReadBackingAio);
   return stored == iov.size() ? below->co_preadv(offset.v, iov) : below->co_preadv(offset.v, iov.slice(0, stored));
-}
-
-/// Reads a part of one compressed cluster, or all of it. Decoding takes place on a worker thread, where it runs beside
-/// that of other requests; a cluster in one piece is decoded to where it belongs.
-Result<void> Qcow2::read_compressed(GuestOffset offset, L2Entry entry, const IoVector& iov) {
-  const uint64_t in_cluster = geometry_.in_cluster(offset.v);
-  // Held here, as another request may replace it while this one sleeps.
-  if (const auto decoded = last_decoded_; decoded && decoded->raw_entry == entry.raw()) {
-    iov.copy_from(0, decoded->bytes.span().subspan(in_cluster, iov.size()));
-    return {};
-  }
-
-  const CompressedRange range = entry.compressed_range(geometry_);
-  AlignedBuffer memory(geometry_.cluster_up(range.bytes));  // of few different sizes, which keeps the heap in one piece
-  const std::span<std::byte> stream = memory.span().first(range.bytes);
-  file_.debug_event(DebugEvent::kReadCompressed);
-  COIMG_TRY(read_data(range.offset, IoVector(stream)).with_context("reading a compressed cluster"));
-
-  const std::span<std::byte> target = single_piece(iov);
-  const bool in_place = target.size() == geometry_.cluster_size();
-  AlignedBuffer buffer(in_place ? 0 : geometry_.cluster_size());
-  const std::span<std::byte> cluster = in_place ? target : buffer.span();
-  if (in_place) iov.unmap_pages();
-  const CompressionType type = compression_type_;
-  COIMG_TRY(co_run_on_worker([&] { return decompress_cluster(type, stream, cluster); })
-                .at(range.offset.v)
-                .with_context(fmt::format("compressed cluster at guest offset {:#x}, host offset {:#x}",
-                                          offset.v - in_cluster, range.offset.v)));
-  if (in_place) return {};
-
-  iov.copy_from(0, cluster.subspan(in_cluster, iov.size()));
-  // Whoever reads a part of a cluster mostly comes back for the rest. Only where nothing changes: in a writable image
-  // the same entry may come to stand for other bytes.
-  if (!flags_.writable && iov.size() < geometry_.cluster_size()) {
-    last_decoded_ = std::make_shared<const DecodedCluster>(entry.raw(), std::move(buffer));
-  }
-  return {};
 }
 
 }  // namespace coimg::qcow2

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "block/util/buffer.h"
+#include "formats/qcow2/format.h"
 
 namespace coimg::qcow2 {
 
@@ -11,6 +13,12 @@ namespace coimg::qcow2 {
 struct DecodedCluster {
   uint64_t raw_entry = 0;  ///< the L2 entry that it was decoded for
   AlignedBuffer bytes;
+};
+
+/// Guest clusters in a row, all compressed, whose streams lie close together in the file.
+struct CompressedRun {
+  std::vector<CompressedRange> streams;  ///< one a cluster
+  HostOffset begin, end;                 ///< the part of the file that has all of them
 };
 
 }  // namespace coimg::qcow2

@@ -1,4 +1,4 @@
-// Tests qcow2.cc, mapping.cc and read.cc on images made byte by byte.
+// Tests qcow2.cc, mapping.cc, read.cc and read_compressed.cc on images made byte by byte.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -204,6 +204,78 @@ TEST(ReadTest, ACompressedClusterThatIsReadInPartsIsDecodedOnce) {
     const uint64_t before = mem_driver(*image->file()).counters().reads;
     for (uint64_t offset = 512; offset < kCluster; offset += 512) read(*image, offset, 512);
     EXPECT_EQ(mem_driver(*image->file()).counters().reads, before);
+    close(image);
+  });
+}
+
+constexpr uint64_t kLargeCluster = 65536;
+
+std::vector<std::byte> large_content(uint64_t clusters) {
+  std::vector<std::byte> content(clusters * kLargeCluster);
+  for (size_t i = 0; i < content.size(); ++i) content[i] = static_cast<std::byte>(i / 7 % 251 + i / kLargeCluster);
+  return content;
+}
+
+/// An image of 64 KiB clusters; those from 0 on are compressed, and their streams lie at `offsets`.
+ImageBytes with_streams_at(const std::vector<uint64_t>& offsets) {
+  ImageBytes bytes({.cluster_bits = 16});
+  bytes.bytes.resize(std::ranges::max(offsets) + kLargeCluster);
+  const std::vector<std::byte> content = large_content(offsets.size());
+  for (size_t i = 0; i < offsets.size(); ++i) {
+    std::vector<std::byte> stream(kLargeCluster);
+    const auto cluster = std::span(content).subspan(i * kLargeCluster, kLargeCluster);
+    const size_t length = compress_cluster(CompressionType::kZlib, 0, cluster, stream)->value();
+    std::copy_n(stream.begin(), length, bytes.bytes.begin() + static_cast<ptrdiff_t>(offsets[i]));
+    bytes.put64(bytes.l2_entry_at(i), L2Entry::compressed(bytes.geometry, HostOffset(offsets[i]), length).raw());
+  }
+  return bytes;
+}
+
+struct StreamsCase {
+  std::vector<uint64_t> offsets;
+  uint64_t reads;
+};
+
+TEST(ReadTest, CompressedClustersThatLieCloseAreReadAtOnce) {
+  constexpr uint64_t kFirst = ImageBytes::kData * kLargeCluster;
+  const StreamsCase cases[] = {
+      {{kFirst, kFirst + 10000, kFirst + 20000, kFirst + 30000}, 1},
+      {{kFirst + 20000, kFirst, kFirst + 30000, kFirst + 10000}, 1},    // in another order
+      {{kFirst, kFirst + 60000, kFirst + 110000, kFirst + 170000}, 1},  // with gaps
+      {{kFirst, kFirst + 10000, kFirst + 100000, kFirst + 110000}, 2},  // with one too large
+      {{kFirst + 100000, kFirst + 110000, kFirst, kFirst + 10000}, 2},
+      {{kFirst, kFirst + 130000, kFirst + 260000, kFirst + 390000}, 4},
+      {{kFirst, kFirst + 60000, kFirst + 120000, kFirst + 180000, kFirst + 240000, kFirst + 300000, kFirst + 360000,
+        kFirst + 420000, kFirst + 480000, kFirst + 540000},
+       2},  // more than what is read at once
+  };
+  run_in_main_loop([&]() coroutine_fn {
+    for (const auto& [offsets, reads] : cases) {
+      SCOPED_TRACE(::testing::PrintToString(offsets));
+      const auto image = Disk(with_streams_at(offsets)).open();
+      const std::vector<std::byte> expected = large_content(offsets.size());
+      read(*image, offsets.size() * kLargeCluster, 1);  // the mapping is in memory from here on
+      const uint64_t before = mem_driver(*image->file()).counters().reads;
+      EXPECT_EQ(read(*image, 0, offsets.size() * kLargeCluster), expected);
+      EXPECT_EQ(mem_driver(*image->file()).counters().reads - before, reads);
+      EXPECT_TRUE(std::ranges::equal(read(*image, 1000, kLargeCluster * 2),
+                                     std::span(expected).subspan(1000, kLargeCluster * 2)));
+      close(image);
+    }
+  });
+}
+
+TEST(ReadTest, GarbageAmongCompressedClustersIsAnErrorOfThatCluster) {
+  run_in_main_loop([]() coroutine_fn {
+    constexpr uint64_t kFirst = ImageBytes::kData * kLargeCluster;
+    ImageBytes bytes = with_streams_at({kFirst, kFirst + 20000, kFirst + 40000});
+    std::fill_n(bytes.bytes.begin() + kFirst + 20000, 100, std::byte{0xff});
+    const auto image = Disk(bytes).open();
+    std::vector<std::byte> memory(3 * kLargeCluster);
+    const auto outcome = image->co_pread(0, memory);
+    ASSERT_FALSE(outcome.ok());
+    EXPECT_EQ(outcome.error().errnum(), EIO);
+    EXPECT_THAT(outcome.error().message(), HasSubstr("guest offset 0x10000, host offset 0x54e20"));
     close(image);
   });
 }
