@@ -129,6 +129,15 @@ TEST(CompressedClusterZlibTest, LevelSixGivesQemusBytes) {
   EXPECT_EQ(compressed(CompressionType::kZlib, cluster, 6), with_zlib(cluster, kQemusWindow));
 }
 
+TEST(CompressedClusterZstdTest, TheDefaultIsAboutAsSmallAsLevelThree) {
+  for (const size_t bytes : {4096u, 65536u, 131072u, 2u << 20}) {
+    const size_t level_three = compressed(CompressionType::kZstd, text(bytes), 3).size();
+    EXPECT_LE(compressed(CompressionType::kZstd, text(bytes)).size(), level_three * 103 / 100) << bytes;
+    // The encoder forgets what it was set to before.
+    EXPECT_EQ(compressed(CompressionType::kZstd, text(bytes), 3).size(), level_three);
+  }
+}
+
 TEST_P(CompressedClusterTest, GivesTheSameBytesEachTime) {
   const Bytes cluster = text(65536);
   const Bytes first = compressed(GetParam(), cluster);
