@@ -23,6 +23,7 @@ void CoQueue::enqueue(Waiter& waiter, Position position) {
   } else {
     waiters_.push_back(waiter);
   }
+  note_whether_empty();
 }
 
 /// Takes the waiter off the queue when its time is up.
@@ -30,6 +31,7 @@ bool CoQueue::withdraw(Waiter& waiter) {
   const ThreadMutexGuard hold(mutex_);
   if (waiter.woken) return false;
   waiters_.remove(waiter);
+  note_whether_empty();
   return true;
 }
 
@@ -49,9 +51,11 @@ bool CoQueue::wait_until(const Deadline& deadline, Position position) {
 }
 
 Coroutine* CoQueue::dequeue() {
+  if (empty()) return nullptr;
   const ThreadMutexGuard hold(mutex_);
   Waiter* const waiter = waiters_.pop_front();
   if (waiter == nullptr) return nullptr;
+  note_whether_empty();
   waiter->woken = true;
   return waiter->coroutine;
 }
@@ -64,10 +68,12 @@ bool CoQueue::next() {
 }
 
 void CoQueue::restart_all() {
+  if (empty()) return;
   WaitList<Waiter> woken;
   {
     const ThreadMutexGuard hold(mutex_);
     std::swap(woken, waiters_);
+    note_whether_empty();
     for (Waiter* waiter = woken.front(); waiter != nullptr; waiter = waiter->next) waiter->woken = true;
   }
   while (const Waiter* waiter = woken.pop_front()) co_wake(waiter->coroutine);
@@ -80,9 +86,8 @@ bool CoQueue::enter_next() {
   return true;
 }
 
-bool CoQueue::empty() const {
-  const ThreadMutexGuard hold(mutex_);
-  return waiters_.empty();
-}
+bool CoQueue::empty() const { return empty_.load(std::memory_order_acquire); }
+
+void CoQueue::note_whether_empty() { empty_.store(waiters_.empty(), std::memory_order_release); }
 
 }  // namespace coimg

@@ -1,6 +1,8 @@
 // CoQueue: coroutines waiting for something, in order of arrival.
 #pragma once
 
+#include <atomic>
+
 #include "coroutine/annotations.h"
 #include "coroutine/deadline.h"
 #include "coroutine/thread_mutex.h"
@@ -71,9 +73,13 @@ class CoQueue {
   bool sleep(Waiter& waiter, const Deadline& deadline) coroutine_fn;
   bool withdraw(Waiter& waiter);
   Coroutine* dequeue();
+  void note_whether_empty() CO_REQUIRES(mutex_);
 
-  mutable ThreadMutex mutex_;
+  ThreadMutex mutex_;
   WaitList<Waiter> waiters_ CO_GUARDED_BY(mutex_);
+  /// So that waking nobody costs nothing. Who changes what others wait for sees who waits: both have had the lock that
+  /// is handed to wait(), or are of one AioContext.
+  std::atomic<bool> empty_{true};
 };
 
 }  // namespace coimg

@@ -1,6 +1,8 @@
 // Tickets stand in one line, readers and writers alike. Whoever changes the number of owners lets in from the front
 // what fits: any number of readers, or one writer. A newcomer goes past the line only when it is empty; so nobody
 // starves.
+//
+// While there is no line, taking and giving back is one atomic exchange, which is what most of it is.
 #include "coroutine/co_rwlock.h"
 
 #include "coroutine/aio_context.h"
@@ -8,6 +10,10 @@
 #include "coroutine/fatal.h"
 
 namespace coimg {
+
+namespace {
+constexpr int kLine = 1, kReader = 2, kWriter = -2;
+}  // namespace
 
 /// Lives on the stack of the coroutine that waits.
 struct CoRwlock::Ticket {
@@ -18,10 +24,30 @@ struct CoRwlock::Ticket {
   Ticket* next = nullptr;
 };
 
+/// Holds the mutex, and nobody gets past it meanwhile. Afterwards the line is what it was made.
+class CO_SCOPED_CAPABILITY CoRwlock::Line {
+ public:
+  explicit Line(CoRwlock& lock) CO_ACQUIRE(lock.mutex_) CO_NO_THREAD_SAFETY_ANALYSIS : lock_(lock) {
+    lock.mutex_.lock();
+    lock.state_.fetch_or(kLine, std::memory_order_acquire);
+  }
+  ~Line() CO_RELEASE() CO_NO_THREAD_SAFETY_ANALYSIS {
+    if (lock_.line_.empty()) lock_.state_.fetch_and(~kLine, std::memory_order_release);
+    lock_.mutex_.unlock();
+  }
+  Line(const Line&) = delete;
+  Line& operator=(const Line&) = delete;
+
+ private:
+  CoRwlock& lock_;
+};
+
 CoRwlock::~CoRwlock() {
-  const int owners = owners_.load(std::memory_order_relaxed);
-  if (owners != 0) fatal("CoRwlock destroyed while %s holds it", owners < 0 ? "a writer" : "a reader");
+  if (owners() != 0) fatal("CoRwlock destroyed while %s holds it", owners() < 0 ? "a writer" : "a reader");
 }
+
+/// By who has a Line.
+void CoRwlock::set_owners(int owners) { state_.store((owners * kReader) | kLine, std::memory_order_relaxed); }
 
 /// Sleeps until the lock was granted to a ticket that stands in the line.
 bool CoRwlock::wait_in_line(Ticket& ticket, const Deadline& deadline) {
@@ -32,7 +58,7 @@ bool CoRwlock::wait_in_line(Ticket& ticket, const Deadline& deadline) {
 
 /// Takes the ticket out of the line when its time is up. Those behind it may have waited only for its sake.
 bool CoRwlock::withdraw(Ticket& ticket) {
-  const ThreadMutexGuard hold(mutex_);
+  const Line hold(*this);
   if (ticket.granted) return false;
   line_.remove(ticket);
   grant_next();
@@ -42,27 +68,36 @@ bool CoRwlock::withdraw(Ticket& ticket) {
 /// Lets in those at the front of the line that the present owners allow.
 void CoRwlock::grant_next() {
   while (!line_.empty()) {
-    const int owners = owners_.load(std::memory_order_relaxed);
     const bool writer = line_.front()->writer;
-    if (owners < 0 || (writer && owners > 0)) return;
+    if (owners() < 0 || (writer && owners() > 0)) return;
     Ticket* const ticket = line_.pop_front();
-    owners_.store(writer ? -1 : owners + 1, std::memory_order_relaxed);
+    set_owners(writer ? -1 : owners() + 1);
     ticket->granted = true;
     co_wake(ticket->coroutine);
   }
 }
 
+/// Takes the lock if there is room and nobody waits.
+bool CoRwlock::take_at_once(bool writer) {
+  int state = state_.load(std::memory_order_relaxed);
+  while (writer ? state == 0 : state >= 0 && (state & kLine) == 0) {
+    const int taken = writer ? kWriter : state + kReader;
+    if (state_.compare_exchange_weak(state, taken, std::memory_order_acquire, std::memory_order_relaxed)) return true;
+  }
+  return false;
+}
+
 bool CoRwlock::acquire(bool writer, const Deadline& deadline) {
+  if (take_at_once(writer)) [[likely]]
+    return true;
   Ticket ticket{Coroutine::self(), writer};
   {
-    const ThreadMutexGuard hold(mutex_);
-    line_.push_back(ticket);
-    const int owners = owners_.load(std::memory_order_relaxed);
-    if (line_.front() == &ticket && (writer ? owners == 0 : owners >= 0)) {
-      line_.remove(ticket);
-      owners_.store(writer ? -1 : owners + 1, std::memory_order_relaxed);
+    const Line hold(*this);
+    if (line_.empty() && (writer ? owners() == 0 : owners() >= 0)) {
+      set_owners(writer ? -1 : owners() + 1);
       return true;
     }
+    line_.push_back(ticket);
   }
   return wait_in_line(ticket, deadline);
 }
@@ -83,14 +118,13 @@ void CoRwlock::upgrade() CO_NO_THREAD_SAFETY_ANALYSIS {
   assert_rdlocked();
   Ticket ticket{Coroutine::self(), true};
   {
-    const ThreadMutexGuard hold(mutex_);
-    const int owners = owners_.load(std::memory_order_relaxed);
-    if (owners == 1 && line_.empty()) {
-      owners_.store(-1, std::memory_order_relaxed);
+    const Line hold(*this);
+    if (owners() == 1 && line_.empty()) {
+      set_owners(-1);
       return;
     }
     // Two readers that upgrade must not wait for each other: each gives its read lock up and takes a place in the line.
-    owners_.store(owners - 1, std::memory_order_relaxed);
+    set_owners(owners() - 1);
     line_.push_back(ticket);
     grant_next();
   }
@@ -99,25 +133,29 @@ void CoRwlock::upgrade() CO_NO_THREAD_SAFETY_ANALYSIS {
 
 void CoRwlock::downgrade() CO_NO_THREAD_SAFETY_ANALYSIS {
   assert_wrlocked();
-  const ThreadMutexGuard hold(mutex_);
-  owners_.store(1, std::memory_order_relaxed);
+  const Line hold(*this);
+  set_owners(1);
   grant_next();
 }
 
 void CoRwlock::unlock() CO_NO_THREAD_SAFETY_ANALYSIS {
-  const ThreadMutexGuard hold(mutex_);
-  const int owners = owners_.load(std::memory_order_relaxed);
-  if (owners == 0) fatal("coroutine '%s' unlocks a CoRwlock that nobody holds", Coroutine::self()->name());
-  owners_.store(owners < 0 ? 0 : owners - 1, std::memory_order_relaxed);
+  int state = state_.load(std::memory_order_relaxed);
+  while ((state & kLine) == 0 && state != 0) {
+    const int rest = state < 0 ? 0 : state - kReader;
+    if (state_.compare_exchange_weak(state, rest, std::memory_order_release, std::memory_order_relaxed)) return;
+  }
+  const Line hold(*this);
+  if (owners() == 0) fatal("coroutine '%s' unlocks a CoRwlock that nobody holds", Coroutine::self()->name());
+  set_owners(owners() < 0 ? 0 : owners() - 1);
   grant_next();
 }
 
 void CoRwlock::assert_rdlocked() const {
-  if (owners_.load(std::memory_order_relaxed) <= 0) fatal("a CoRwlock is not held for reading where it has to be");
+  if (owners() <= 0) fatal("a CoRwlock is not held for reading where it has to be");
 }
 
 void CoRwlock::assert_wrlocked() const {
-  if (owners_.load(std::memory_order_relaxed) >= 0) fatal("a CoRwlock is not held for writing where it has to be");
+  if (owners() >= 0) fatal("a CoRwlock is not held for writing where it has to be");
 }
 
 }  // namespace coimg

@@ -39,15 +39,20 @@ class CO_CAPABILITY("CoRwlock") CoRwlock {
 
  private:
   struct Ticket;
+  class Line;
+  bool take_at_once(bool writer);
   bool acquire(bool writer, const Deadline& deadline) coroutine_fn;
   bool wait_in_line(Ticket& ticket, const Deadline& deadline) coroutine_fn;
   bool withdraw(Ticket& ticket);
   void grant_next() CO_REQUIRES(mutex_);
 
+  [[nodiscard]] int owners() const { return state_.load(std::memory_order_relaxed) >> 1; }
+  void set_owners(int owners) CO_REQUIRES(mutex_);
+
+  /// Lowest bit: a line. Above: the number of readers, or -1 for a writer. Without a line whoever finds room takes the
+  /// lock with this alone; with one it belongs to who has `mutex_`.
+  std::atomic<int> state_{0};
   ThreadMutex mutex_;
-  /// Number of readers, or -1 for a writer. Changed under `mutex_`; atomic for the asserts, whose caller holds the lock
-  /// but not the mutex.
-  std::atomic<int> owners_{0};
   WaitList<Ticket> line_ CO_GUARDED_BY(mutex_);
 };
 
