@@ -58,7 +58,7 @@ constexpr uint64_t kLeastMappedBytes = 256 * kKiB;
 
 /// Reads keep the kernel reading ahead better than page faults do: where part of a file was not in the page cache, as
 /// much as this is read before the next attempt to map.
-constexpr uint64_t kBytesReadAfterMiss = 256 * kMiB;
+constexpr uint64_t kBytesCopiedAfterMiss = 256 * kMiB;
 
 struct PageRange {
   uint64_t start = 0;  ///< in the memory
@@ -138,16 +138,9 @@ Result<void> HostFile::read_pages(uint64_t offset, const IoVector& iov) {
   const iovec& piece = iov.pieces().front();
   const std::span<std::byte> memory(static_cast<std::byte*>(piece.iov_base), piece.iov_len);
   const PageRange range = whole_pages(offset, memory, length_);
-  if (!may_map_ || range.bytes < kLeastMappedBytes || bytes_to_read_before_mapping_ > 0) {
-    bytes_to_read_before_mapping_ -= std::min<uint64_t>(bytes_to_read_before_mapping_, memory.size());
-    iov.unmap_pages();
-    return read_copy(offset, iov);
-  }
-  const auto middle = memory.subspan(range.start, range.bytes);
-  const auto mapped = co_run_on_worker([&] { return pages.map(middle, fd_.get(), offset + range.start); });
-  if (!mapped.ok()) {  // reading tells what is wrong, if anything is
-    if (mapped.error().errnum() == ENOTSUP) may_map_ = false;
-    if (mapped.error().errnum() == EAGAIN) bytes_to_read_before_mapping_ = kBytesReadAfterMiss;
+  const bool worth_it = may_map_ && range.bytes >= kLeastMappedBytes && bytes_to_copy_ == 0;
+  if (!worth_it || !co_map(pages, memory.subspan(range.start, range.bytes), offset + range.start)) {
+    bytes_to_copy_ -= std::min<uint64_t>(bytes_to_copy_, memory.size());
     iov.unmap_pages();
     return read_copy(offset, iov);
   }
@@ -155,6 +148,20 @@ Result<void> HostFile::read_pages(uint64_t offset, const IoVector& iov) {
   const uint64_t end = range.start + range.bytes;
   if (end == memory.size()) return {};
   return read_copy(offset + end, iov.slice(end, memory.size() - end));
+}
+
+/// Returns whether all of the part is mapped. If not, reading tells what is wrong, if anything is.
+bool HostFile::co_map(PageBuffer& pages, std::span<std::byte> part, uint64_t offset) {
+  const Cached cached = find_cached(fd_.get(), offset, part.size());
+  if (cached == Cached::kNotAll) {
+    bytes_to_copy_ = kBytesCopiedAfterMiss;
+    return false;
+  }
+  const auto map = [&] { return pages.map(part, fd_.get(), offset); };
+  // What cannot block is done before a worker would have woken up.
+  const auto mapped = cached == Cached::kAll ? map() : co_run_on_worker(map);
+  if (!mapped.ok() && mapped.error().errnum() == ENOTSUP) may_map_ = false;
+  return mapped.ok();
 }
 
 Result<void> HostFile::read_copy(uint64_t offset, const IoVector& iov) {

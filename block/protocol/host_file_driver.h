@@ -52,6 +52,7 @@ class HostFile final : public BlockDriver {
  private:
   bool is_regular() const { return kind_ == HostFileKind::kRegular; }
   Result<void> read_pages(uint64_t offset, const IoVector& iov) coroutine_fn;
+  bool co_map(PageBuffer& pages, std::span<std::byte> part, uint64_t offset) coroutine_fn;
   Result<void> read_copy(uint64_t offset, const IoVector& iov) coroutine_fn;
   void note_written_up_to(uint64_t end);
   Result<void> write_all(uint64_t offset, const IoVector& iov) coroutine_fn;
@@ -73,8 +74,8 @@ class HostFile final : public BlockDriver {
   const uint32_t request_alignment_, memory_alignment_;
   const bool writable_, direct_, discard_, lock_;
 
-  bool may_map_;  ///< large reads may map the file's pages
-  uint64_t bytes_to_read_before_mapping_ = 0;  ///< after an attempt that found the file not in the page cache
+  bool may_map_;                ///< large reads may map the file's pages
+  uint64_t bytes_to_copy_ = 0;  ///< before mapping is tried again
   UniqueFd fd_;
   uint64_t length_;
   FileLocks locks_;

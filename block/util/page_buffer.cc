@@ -17,7 +17,6 @@
 #include <cerrno>
 #include <mutex>
 #include <new>
-#include <optional>
 
 #include "block/util/math.h"
 
@@ -41,6 +40,9 @@ struct PageBuffer::Slot {
 
 namespace {
 
+/// One page in so many that is not in the page cache is fetched by a fault.
+constexpr uint64_t kFewMissing = 32;
+
 size_t page_bytes() {
   static const auto bytes = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return bytes;
@@ -50,35 +52,11 @@ bool put_own_memory(void* at, size_t bytes) {
   return mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
 
-/// Whether all of the file's part is in the page cache, or nothing when the kernel does not tell: it is too old, or the
-/// file is not ours.
-std::optional<bool> whole_part_cached(int fd, uint64_t offset, uint64_t bytes) {
-  const struct {
-    uint64_t offset, bytes;
-  } range{offset, bytes};
-  struct {
-    uint64_t cached, dirty, writeback, evicted, recently_evicted;
-  } pages{};
-  if (syscall(SYS_cachestat, fd, &range, &pages, 0U) != 0) return std::nullopt;
-  return pages.cached * page_bytes() >= bytes;
-}
-
-/// Fails when the byte is not in the page cache, or that cannot be told.
-Result<void> check_byte_cached(int fd, uint64_t offset) {
+/// Whether the byte is in the page cache. Asking for it can set the kernel reading ahead from there.
+bool is_byte_cached(int fd, uint64_t offset) {
   char byte = 0;
   iovec piece{.iov_base = &byte, .iov_len = 1};
-  const ssize_t count = preadv2(fd, &piece, 1, static_cast<off_t>(offset), RWF_NOWAIT);
-  if (count == 1) return {};
-  return Error::from_errno(count < 0 ? errno : EAGAIN);
-}
-
-/// Fails with EAGAIN unless the file's part is in the page cache.
-Result<void> check_cached(int fd, uint64_t offset, uint64_t bytes) {
-  const auto known = whole_part_cached(fd, offset, bytes);
-  if (known) return *known ? Result<void>() : Error::from_errno(EAGAIN);
-  // The first and the last byte stand for all of it. Asking for them can set the kernel reading ahead from there.
-  COIMG_TRY(check_byte_cached(fd, offset));
-  return check_byte_cached(fd, offset + bytes - 1);
+  return preadv2(fd, &piece, 1, static_cast<off_t>(offset), RWF_NOWAIT) == 1;
 }
 
 }  // namespace
@@ -145,7 +123,6 @@ Result<void> PageBuffer::map(std::span<std::byte> part, int fd, uint64_t offset)
   const auto begin = static_cast<size_t>(part.data() - memory_);
   assert(begin % page_bytes() == 0 && part.size() % page_bytes() == 0 && offset % page_bytes() == 0);
   if (slot_ == nullptr) return Error::from_errno(ENOMEM);
-  COIMG_TRY(check_cached(fd, offset, part.size()));
   mapped_begin_ = std::min(mapped_begin_, begin);
   mapped_end_ = std::max(mapped_end_, begin + part.size());
   // Private: what is written here afterwards stays here.
@@ -174,6 +151,21 @@ void PageBuffer::unmap(std::span<std::byte> part) {
 }
 
 bool PageBuffer::take_lost() { return slot_ != nullptr && slot_->lost.exchange(false); }
+
+Cached find_cached(int fd, uint64_t offset, uint64_t bytes) {
+  const struct {
+    uint64_t offset, bytes;
+  } range{offset, bytes};
+  struct {
+    uint64_t cached, dirty, writeback, evicted, recently_evicted;
+  } pages{};
+  if (syscall(SYS_cachestat, fd, &range, &pages, 0U) != 0) {
+    return is_byte_cached(fd, offset) && is_byte_cached(fd, offset + bytes - 1) ? Cached::kNearlyAll : Cached::kNotAll;
+  }
+  const uint64_t missing = bytes - std::min(bytes, pages.cached * page_bytes());
+  if (missing == 0) return Cached::kAll;
+  return missing <= bytes / kFewMissing ? Cached::kNearlyAll : Cached::kNotAll;
+}
 
 Error lost_pages() { return {EIO, "the file became shorter while it was read, or it cannot be read"}; }
 

@@ -25,9 +25,9 @@ class PageBuffer {
 
   [[nodiscard]] std::span<std::byte> span() { return {memory_, bytes_}; }
 
-  /// Shows the file from `offset` on in `part`. `part` and `offset` consist of whole pages. Blocks, so it is for worker
-  /// threads. Errors: EAGAIN when the file is not in the page cache, as reads get it from the disk faster than page
-  /// faults do; ENOTSUP when kernel or file system have no means for this. After one, part of `part` may be mapped.
+  /// Shows the file from `offset` on in `part`. `part` and `offset` consist of whole pages. Blocks when pages are not
+  /// in the page cache. Errors: ENOTSUP when kernel or file system have no means for this. After one, part of `part`
+  /// may be mapped.
   Result<void> map(std::span<std::byte> part, int fd, uint64_t offset);
   /// Before `part` is overwritten: gives it memory of its own where files were mapped. Without it each page would be
   /// copied first.
@@ -44,6 +44,13 @@ class PageBuffer {
   Slot* slot_;                            ///< null: too many buffers; nothing is mapped then
   size_t mapped_begin_, mapped_end_ = 0;  ///< files are mapped nowhere but in between
 };
+
+/// How much of a part of a file is in the page cache. Where it is not, reads get it from the disk faster than page
+/// faults do.
+enum class Cached { kNotAll, kNearlyAll, kAll };
+/// Does not block. On kernels that do not tell (Linux 6.5 does, about files of one's own) a part counts as kNearlyAll
+/// when its ends are there.
+Cached find_cached(int fd, uint64_t offset, uint64_t bytes);
 
 /// The error for what take_lost() tells.
 Error lost_pages();

@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -60,6 +62,11 @@ class PageBufferTest : public ::testing::Test {
     });
   }
 
+  static bool is_in_memory(int fd) {
+    struct statfs info{};
+    return fstatfs(fd, &info) == 0 && info.f_type == TMPFS_MAGIC;
+  }
+
   static bool same(std::span<const std::byte> seen, std::span<const std::byte> expected) {
     return std::ranges::equal(seen, expected);
   }
@@ -96,6 +103,36 @@ TEST_F(PageBufferTest, APageThatIsLostReadsAsZerosAndIsTold) {
   EXPECT_TRUE(buffer.take_lost());
   EXPECT_FALSE(buffer.take_lost()) << "asking resets it";
   EXPECT_FALSE(other.take_lost());
+}
+
+TEST_F(PageBufferTest, TellsHowMuchIsInThePageCache) {
+  make_file(64 * kPage);
+  ASSERT_EQ(fsync(fd_.get()), 0);
+  EXPECT_NE(find_cached(fd_.get(), 0, 64 * kPage), Cached::kNotAll);
+  EXPECT_EQ(find_cached(fd_.get(), 0, 128 * kPage), Cached::kNotAll) << "half of it is behind the end";
+  ASSERT_EQ(posix_fadvise(fd_.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  if (is_in_memory(fd_.get())) GTEST_SKIP() << "the file system of /tmp keeps files in memory";
+  EXPECT_EQ(find_cached(fd_.get(), 0, 64 * kPage), Cached::kNotAll);
+  Bytes memory(64 * kPage);
+  ASSERT_EQ(pread(fd_.get(), memory.data(), memory.size(), 0), static_cast<ssize_t>(memory.size()));
+  EXPECT_NE(find_cached(fd_.get(), 0, 64 * kPage), Cached::kNotAll);
+}
+
+TEST_F(PageBufferTest, AFileThatIsNotInThePageCacheIsCopied) {
+  const Bytes content = make_file(256 * kPage);
+  ASSERT_EQ(fsync(fd_.get()), 0);
+  ASSERT_EQ(posix_fadvise(fd_.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  if (is_in_memory(fd_.get())) GTEST_SKIP() << "the file system of /tmp keeps files in memory";
+  with_driver([&](BlockDriver& file) coroutine_fn {
+    PageBuffer pages(256 * kPage);
+    for (int i = 0; i < 2; ++i) {  // in the page cache by then, but what belongs to it would hardly be
+      ASSERT_TRUE(file.preadv(0, IoVector(pages, pages.span())).ok());
+      EXPECT_TRUE(same(pages.span(), content));
+      EXPECT_EQ(pwrite(fd_.get(), "changed", 7, 0), 7);
+      EXPECT_TRUE(same(pages.span(), content)) << "a copy does not follow the file";
+      EXPECT_EQ(pwrite(fd_.get(), content.data(), 7, 0), 7);
+    }
+  });
 }
 
 TEST_F(PageBufferTest, WhatTheFileDoesNotHaveCannotBeMapped) {
