@@ -55,9 +55,9 @@ int64_t co_preadv(int fd, std::span<const iovec> iov, uint64_t offset) {
   return current_engine().preadv(fd, iov, offset);
 }
 
-int64_t co_pwritev(int fd, std::span<const iovec> iov, uint64_t offset) {
+int64_t co_pwritev(int fd, std::span<const iovec> iov, uint64_t offset, WorkerStrand* strand) {
   if (!is_valid_offset(offset)) return -EINVAL;
-  return current_engine().pwritev(fd, iov, offset);
+  return current_engine().pwritev(fd, iov, offset, strand);
 }
 
 int co_fsync(int fd) { return current_engine().fsync(fd, false); }

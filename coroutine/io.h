@@ -15,9 +15,12 @@
 
 namespace coimg {
 
+class WorkerStrand;
+
 /// Bytes transferred (short at end of file or as the kernel likes), or -errno. EINTR and EAGAIN are retried inside.
 int64_t co_preadv(int fd, std::span<const iovec> iov, uint64_t offset) coroutine_fn;
-int64_t co_pwritev(int fd, std::span<const iovec> iov, uint64_t offset) coroutine_fn;
+/// `strand`: what runs on workers runs one at a time. For files of which the kernel lets one writer at a time in.
+int64_t co_pwritev(int fd, std::span<const iovec> iov, uint64_t offset, WorkerStrand* strand = nullptr) coroutine_fn;
 /// 0 or -errno.
 int co_fsync(int fd) coroutine_fn;
 int co_fdatasync(int fd) coroutine_fn;
@@ -36,7 +39,7 @@ class IoEngine {
   virtual ~IoEngine() = default;
   virtual IoEngineKind kind() const = 0;
   virtual int64_t preadv(int fd, std::span<const iovec> iov, uint64_t offset) coroutine_fn = 0;
-  virtual int64_t pwritev(int fd, std::span<const iovec> iov, uint64_t offset) coroutine_fn = 0;
+  virtual int64_t pwritev(int fd, std::span<const iovec> iov, uint64_t offset, WorkerStrand* strand) coroutine_fn = 0;
   virtual int fsync(int fd, bool data_only) coroutine_fn = 0;
   virtual int fallocate(int fd, int mode, uint64_t offset, uint64_t bytes) coroutine_fn = 0;
 };

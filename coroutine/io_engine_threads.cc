@@ -21,10 +21,10 @@ constexpr int kAgainPauseMs = 1;
 
 /// Runs a system call on a worker until it is neither interrupted nor put off; returns its result or -errno.
 template <typename Call>
-int64_t call_on_worker(Call call) coroutine_fn;
+int64_t call_on_worker(Call call, WorkerStrand* strand = nullptr) coroutine_fn;
 
 template <typename Call>
-int64_t call_on_worker(Call call) {
+int64_t call_on_worker(Call call, WorkerStrand* strand) {
   int64_t result = 0;
   const auto job = [&] {
     for (;;) {
@@ -35,7 +35,7 @@ int64_t call_on_worker(Call call) {
       if (result != -EINTR && result != -EAGAIN) return;
     }
   };
-  WorkerPool::instance().run(std::cref(job));
+  WorkerPool::instance().run(std::cref(job), strand);
   return result;
 }
 
@@ -50,8 +50,9 @@ class ThreadIoEngine final : public IoEngine {
     return call_on_worker([=] { return ::preadv(fd, iov.data(), vector_count(iov), static_cast<off_t>(offset)); });
   }
 
-  int64_t pwritev(int fd, std::span<const iovec> iov, uint64_t offset) coroutine_fn override {
-    return call_on_worker([=] { return ::pwritev(fd, iov.data(), vector_count(iov), static_cast<off_t>(offset)); });
+  int64_t pwritev(int fd, std::span<const iovec> iov, uint64_t offset, WorkerStrand* strand) coroutine_fn override {
+    return call_on_worker([=] { return ::pwritev(fd, iov.data(), vector_count(iov), static_cast<off_t>(offset)); },
+                          strand);
   }
 
   int fsync(int fd, bool data_only) coroutine_fn override {

@@ -138,12 +138,13 @@ class UringIoEngine final : public IoEngine {
 
   IoEngineKind kind() const override { return IoEngineKind::kIoUring; }
   int64_t preadv(int fd, std::span<const iovec> iov, uint64_t offset) coroutine_fn override;
-  int64_t pwritev(int fd, std::span<const iovec> iov, uint64_t offset) coroutine_fn override;
+  int64_t pwritev(int fd, std::span<const iovec> iov, uint64_t offset, WorkerStrand* strand) coroutine_fn override;
   int fsync(int fd, bool data_only) coroutine_fn override;
   int fallocate(int fd, int mode, uint64_t offset, uint64_t bytes) coroutine_fn override;
 
  private:
-  int64_t transfer(uint8_t opcode, int fd, std::span<const iovec> iov, uint64_t offset) coroutine_fn;
+  int64_t transfer(uint8_t opcode, int fd, std::span<const iovec> iov, uint64_t offset, WorkerStrand* strand)
+      coroutine_fn;
   int perform(Request& request) coroutine_fn;
   void enqueue(Request& request);
   void flush();
@@ -183,9 +184,10 @@ UringIoEngine::~UringIoEngine() {
 /// These answers mean "not without blocking" or "not through io_uring"; a plain system call gives the real one.
 bool wants_worker(int result) { return result == -EAGAIN || result == -EOPNOTSUPP; }
 
-int64_t UringIoEngine::transfer(uint8_t opcode, int fd, std::span<const iovec> iov, uint64_t offset) {
+int64_t UringIoEngine::transfer(uint8_t opcode, int fd, std::span<const iovec> iov, uint64_t offset,
+                                WorkerStrand* strand) {
   const auto on_worker = [&]() coroutine_fn {
-    return opcode == IORING_OP_READV ? workers_->preadv(fd, iov, offset) : workers_->pwritev(fd, iov, offset);
+    return opcode == IORING_OP_READV ? workers_->preadv(fd, iov, offset) : workers_->pwritev(fd, iov, offset, strand);
   };
   if (is_large(iov)) return on_worker();
   Request request{.opcode = opcode,
@@ -198,11 +200,11 @@ int64_t UringIoEngine::transfer(uint8_t opcode, int fd, std::span<const iovec> i
 }
 
 int64_t UringIoEngine::preadv(int fd, std::span<const iovec> iov, uint64_t offset) {
-  return transfer(IORING_OP_READV, fd, iov, offset);
+  return transfer(IORING_OP_READV, fd, iov, offset, nullptr);
 }
 
-int64_t UringIoEngine::pwritev(int fd, std::span<const iovec> iov, uint64_t offset) {
-  return transfer(IORING_OP_WRITEV, fd, iov, offset);
+int64_t UringIoEngine::pwritev(int fd, std::span<const iovec> iov, uint64_t offset, WorkerStrand* strand) {
+  return transfer(IORING_OP_WRITEV, fd, iov, offset, strand);
 }
 
 int UringIoEngine::fsync(int fd, bool data_only) {

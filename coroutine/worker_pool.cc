@@ -44,17 +44,6 @@ COIMG_THREAD_LOCAL_ACCESSOR ThreadJobs& jobs_of_thread() {
   return jobs;
 }
 
-struct Job {
-  const std::function<void()>* work;
-  Coroutine* waiter;
-  AioContext* context;
-  ThreadJobs* submitter;
-  std::atomic<bool> done{false};
-  bool taken = false;  ///< by a thread; guarded by the pool's mutex
-  Job* previous = nullptr;
-  Job* next = nullptr;
-};
-
 /// Blocks all signals that come from outside for the calling thread, and thereby for the threads it starts in the
 /// meantime. Those that an instruction of a thread itself raises go to their handlers.
 class SignalsBlocked {
@@ -75,41 +64,80 @@ class SignalsBlocked {
 
 }  // namespace
 
+struct WorkerJob {
+  const std::function<void()>* work;
+  Coroutine* waiter;
+  AioContext* context;
+  ThreadJobs* submitter;
+  WorkerStrand* strand;
+  std::atomic<bool> done{false};
+  // Guarded by the pool's mutex.
+  bool taken = false;   ///< by a thread
+  bool queued = false;  ///< in the pool's queue; else, while not taken, it waits in its strand
+  WorkerJob* previous = nullptr;
+  WorkerJob* next = nullptr;
+};
+
 struct WorkerPool::Impl {
   ThreadMutex mutex;
   ThreadCondition work_ready;
   ThreadCondition thread_ended;
   ThreadCondition thread_settled;
-  WaitList<Job> queue CO_GUARDED_BY(mutex);
+  WaitList<WorkerJob> queue CO_GUARDED_BY(mutex);
   unsigned queued CO_GUARDED_BY(mutex) = 0;
   unsigned threads CO_GUARDED_BY(mutex) = 0;
   unsigned idle CO_GUARDED_BY(mutex) = 0;
   unsigned max_threads CO_GUARDED_BY(mutex) = std::max(kMinBound, 2 * std::thread::hardware_concurrency());
   bool stopping CO_GUARDED_BY(mutex) = false;
 
-  void submit(Job& job);
-  bool withdraw(Job& job);
+  void submit(WorkerJob& job);
+  bool withdraw(WorkerJob& job);
   void start_thread();
   void work();
-  Job* pop() CO_REQUIRES(mutex);
-  void execute(Job& job) noexcept CO_REQUIRES(mutex);
+  WorkerJob* pop() CO_REQUIRES(mutex);
+  void put(WorkerJob& job, bool first) CO_REQUIRES(mutex);
+  void leave_strand(const WorkerJob& job) CO_REQUIRES(mutex);
+  void execute(WorkerJob& job) noexcept CO_REQUIRES(mutex);
   void wait_until_settled(const ThreadJobs& jobs);
 };
 
-Job* WorkerPool::Impl::pop() {
-  Job* const job = queue.pop_front();
+WorkerJob* WorkerPool::Impl::pop() {
+  WorkerJob* const job = queue.pop_front();
   if (job == nullptr) return nullptr;
   job->taken = true;
+  job->queued = false;
   --queued;
   return job;
 }
 
+void WorkerPool::Impl::put(WorkerJob& job, bool first) {
+  if (first) {
+    queue.push_front(job);
+  } else {
+    queue.push_back(job);
+  }
+  job.queued = true;
+  ++queued;
+}
+
+/// After the job, or in its place. The strand may be gone as soon as the waiter of its last job runs.
+void WorkerPool::Impl::leave_strand(const WorkerJob& job) {
+  if (job.strand == nullptr) return;
+  WorkerJob* const next = job.strand->waiting_.pop_front();
+  job.strand->busy_ = next != nullptr;
+  if (next != nullptr) put(*next, true);
+}
+
 /// Runs a job that pop() returned; gives the lock up meanwhile.
-void WorkerPool::Impl::execute(Job& job) noexcept {
+void WorkerPool::Impl::execute(WorkerJob& job) noexcept {
   mutex.unlock();
   trace("worker_start", job.waiter);
   (*job.work)();
   trace("worker_done", job.waiter);
+  if (job.strand != nullptr) {
+    const ThreadMutexGuard hold(mutex);
+    leave_strand(job);
+  }
   // The node is gone as soon as the waiter runs.
   ThreadJobs& submitter = *job.submitter;
   job.done.store(true, std::memory_order_release);
@@ -123,13 +151,16 @@ void WorkerPool::Impl::wait_until_settled(const ThreadJobs& jobs) {
   while (jobs.unsettled != 0) thread_settled.wait(mutex);
 }
 
-void WorkerPool::Impl::submit(Job& job) {
+void WorkerPool::Impl::submit(WorkerJob& job) {
   bool start = false;
   {
     const ThreadMutexGuard hold(mutex);
     ++job.submitter->unsettled;
-    queue.push_back(job);
-    ++queued;
+    if (job.strand != nullptr && std::exchange(job.strand->busy_, true)) {
+      job.strand->waiting_.push_back(job);
+      return;
+    }
+    put(job, false);
     // A thread that was signalled counts as idle until it runs, hence the comparison with all queued jobs.
     start = queued > idle && threads < max_threads;
     if (start) ++threads;
@@ -142,11 +173,16 @@ void WorkerPool::Impl::submit(Job& job) {
 }
 
 /// Takes a job back that no thread has begun; returns whether that is so.
-bool WorkerPool::Impl::withdraw(Job& job) {
+bool WorkerPool::Impl::withdraw(WorkerJob& job) {
   const ThreadMutexGuard hold(mutex);
   if (job.taken) return false;
-  queue.remove(job);
-  --queued;
+  if (job.queued) {
+    queue.remove(job);
+    --queued;
+    leave_strand(job);
+  } else {
+    job.strand->waiting_.remove(job);
+  }
   if (--job.submitter->unsettled == 0) thread_settled.notify_all();
   return true;
 }
@@ -163,7 +199,7 @@ void WorkerPool::Impl::start_thread() {
   const ThreadMutexGuard hold(mutex);
   --threads;
   while (threads == 0) {
-    Job* const job = pop();
+    WorkerJob* const job = pop();
     if (job == nullptr) break;
     execute(*job);
   }
@@ -172,7 +208,7 @@ void WorkerPool::Impl::start_thread() {
 void WorkerPool::Impl::work() {
   const ThreadMutexGuard hold(mutex);
   while (threads <= max_threads) {  // else the bound was lowered
-    if (Job* const job = pop(); job != nullptr) {
+    if (WorkerJob* const job = pop(); job != nullptr) {
       execute(*job);
       continue;
     }
@@ -221,11 +257,16 @@ WorkerPool& WorkerPool::instance() {
   return pool;
 }
 
-void WorkerPool::run(const std::function<void()>& job) { static_cast<void>(run_until(Deadline::never(), job)); }
+void WorkerPool::run(const std::function<void()>& job, WorkerStrand* strand) {
+  static_cast<void>(run_until(Deadline::never(), job, strand));
+}
 
-bool WorkerPool::run_until(const Deadline& deadline, const std::function<void()>& job) {
-  Job node{
-      .work = &job, .waiter = Coroutine::self(), .context = &AioContext::current(), .submitter = &jobs_of_thread()};
+bool WorkerPool::run_until(const Deadline& deadline, const std::function<void()>& job, WorkerStrand* strand) {
+  WorkerJob node{.work = &job,
+                 .waiter = Coroutine::self(),
+                 .context = &AioContext::current(),
+                 .submitter = &jobs_of_thread(),
+                 .strand = strand};
   trace("worker_submit", node.waiter);
   impl_->submit(node);
   if (!yield_until(deadline, [&] { return impl_->withdraw(node); })) return false;

@@ -9,8 +9,27 @@
 
 #include "coroutine/annotations.h"
 #include "coroutine/deadline.h"
+#include "coroutine/wait_list.h"
 
 namespace coimg {
+
+struct WorkerJob;
+
+/// For jobs that would wait for each other on their worker threads, such as writes to one file: of a strand's jobs one
+/// runs at a time, in the order of submission. Who finishes one goes on with the next, and no thread has to be woken
+/// for that. Belongs to one pool; destroyed when none of its jobs is under way.
+class WorkerStrand {
+ public:
+  WorkerStrand() = default;
+  WorkerStrand(const WorkerStrand&) = delete;
+  WorkerStrand& operator=(const WorkerStrand&) = delete;
+
+ private:
+  friend class WorkerPool;
+  // Guarded by the pool's mutex.
+  WaitList<WorkerJob> waiting_;
+  bool busy_ = false;  ///< a job of it is in the pool's queue, or runs
+};
 
 /// The process-wide pool: threads are started on demand up to a bound and end after being idle for a while. Jobs run
 /// in the order of submission. Safe from any context.
@@ -23,10 +42,11 @@ class WorkerPool {
 
   /// Runs `job` on a worker; the coroutine sleeps until it is done. `job` must not use
   /// coroutine calls, nor throw.
-  void run(const std::function<void()>& job) coroutine_fn;
+  void run(const std::function<void()>& job, WorkerStrand* strand = nullptr) coroutine_fn;
   /// The same, but gives up when no worker has begun the job by the deadline. Returns whether it has run; one that was
   /// begun in time is waited for to its end, as it uses what the caller owns.
-  [[nodiscard]] bool run_until(const Deadline& deadline, const std::function<void()>& job) coroutine_fn;
+  [[nodiscard]] bool run_until(const Deadline& deadline, const std::function<void()>& job,
+                               WorkerStrand* strand = nullptr) coroutine_fn;
 
   [[nodiscard]] unsigned max_threads() const;
   void set_max_threads(unsigned count);

@@ -189,7 +189,7 @@ Result<void> HostFile::write_all(uint64_t offset, const IoVector& iov) {
   PendingPieces pending(iov);
   int64_t count = 0;
   while (pending.bytes() > 0) {
-    count = co_pwritev(fd_.get(), pending.next(), offset);
+    count = co_pwritev(fd_.get(), pending.next(), offset, is_regular() && !direct_ ? &writes_ : nullptr);
     if (count <= 0) break;
     pending.advance(static_cast<uint64_t>(count));
     offset += static_cast<uint64_t>(count);

@@ -10,6 +10,7 @@
 #include "block/protocol/host_file_holes.h"
 #include "block/util/unique_fd.h"
 #include "coroutine/co_rwlock.h"
+#include "coroutine/worker_pool.h"
 
 namespace coimg {
 
@@ -77,6 +78,7 @@ class HostFile final : public BlockDriver {
   bool may_map_;                ///< large reads may map the file's pages
   uint64_t bytes_to_copy_ = 0;  ///< before mapping is tried again
   UniqueFd fd_;
+  WorkerStrand writes_;  ///< into the page cache, where the kernel lets one writer at a time into a file
   uint64_t length_;
   FileLocks locks_;
   HoleMap holes_;

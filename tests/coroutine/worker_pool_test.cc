@@ -190,6 +190,97 @@ TEST(WorkerPoolTest, JobsRunBesideEachOtherUpToTheBound) {
   EXPECT_EQ(most.load(), kBound);
 }
 
+TEST(WorkerPoolTest, AStrandsJobsRunOneAtATimeInTheOrderOfSubmission) {
+  constexpr int kJobs = 500;
+  std::atomic<int> running{0}, most{0}, others{0};
+  std::vector<int> order;
+  run_in_main_loop([&]() coroutine_fn {
+    WorkerStrand strand;
+    CoGroup group;
+    for (int i = 0; i < kJobs; ++i) {
+      group.start([&, i]() coroutine_fn {
+        const auto job = [&] {
+          if (++running > most) most = running.load();
+          order.push_back(i);
+          --running;
+        };
+        WorkerPool::instance().run(job, &strand);
+      });
+      group.start([&]() coroutine_fn { co_run_on_worker([&] { ++others; }); });
+      if (i % 50 == 0) co_sleep_ns(ClockType::kMonotonic, 1000);
+    }
+    group.wait_all();
+  });
+  EXPECT_EQ(most, 1);
+  EXPECT_EQ(others, kJobs);
+  ASSERT_EQ(order.size(), size_t{kJobs});
+  for (int i = 0; i < kJobs; ++i) EXPECT_EQ(order[static_cast<size_t>(i)], i);
+}
+
+TEST(WorkerPoolTest, AJobOfAStrandThatHasNotBegunIsTakenBack) {
+  const auto soon = [] { return Deadline::after(ClockType::kMonotonic, 1'000'000); };
+  for (const bool stands_in_the_pools_queue : {false, true}) {
+    const MaxThreads bound(1);
+    run_in_main_loop([&]() coroutine_fn {
+      WorkerStrand strand;
+      std::promise<void> gate;
+      std::atomic<bool> begun = false, second = false, third = false;
+      CoGroup group;
+      group.start([&]() coroutine_fn {
+        const auto blocker = [&] {
+          begun = true;
+          gate.get_future().wait();
+        };
+        WorkerPool::instance().run(blocker, stands_in_the_pools_queue ? nullptr : &strand);
+      });
+      while (!begun) co_sleep_ns(ClockType::kMonotonic, 100'000);
+      bool ran = true;
+      group.start(
+          [&]() coroutine_fn { ran = WorkerPool::instance().run_until(soon(), [&] { second = true; }, &strand); });
+      group.start([&]() coroutine_fn { WorkerPool::instance().run([&] { third = true; }, &strand); });
+      co_sleep_ns(ClockType::kMonotonic, 20'000'000);
+      EXPECT_FALSE(ran);
+      EXPECT_FALSE(third);
+      gate.set_value();
+      group.wait_all();
+      EXPECT_FALSE(second);
+      EXPECT_TRUE(third) << "the one behind it has its turn";
+    });
+  }
+}
+
+TEST(WorkerPoolTest, AStrandMayGoAsSoonAsItsLastJobIsDone) {
+  run_in_main_loop([]() coroutine_fn {
+    for (int i = 0; i < 2000; ++i) {
+      const auto strand = std::make_unique<WorkerStrand>();
+      CoGroup group;
+      for (int job = 0; job < 3; ++job) {
+        group.start([&]() coroutine_fn { WorkerPool::instance().run([] {}, strand.get()); });
+      }
+      group.wait_all();
+    }
+  });
+}
+
+TEST(WorkerPoolTest, AStrandServesSeveralContexts) {
+  constexpr int kThreads = 4, kJobs = 500;
+  WorkerStrand strand;
+  int count = 0;  // guarded by the strand
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < kThreads; ++thread) {
+    threads.emplace_back([&] {
+      bool done = false;
+      test::start([&]() coroutine_fn {
+        for (int i = 0; i < kJobs; ++i) WorkerPool::instance().run([&] { ++count; }, &strand);
+        done = true;
+      });
+      test::run_until([&] { return done; });
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(count, kThreads * kJobs);
+}
+
 TEST(WorkerPoolTest, TheBoundIsAtLeastOne) {
   const MaxThreads bound(0);
   EXPECT_EQ(WorkerPool::instance().max_threads(), 1U);
