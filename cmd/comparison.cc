@@ -7,6 +7,7 @@
 #include "block/io_vector.h"
 #include "block/util/math.h"
 #include "coroutine/co_group.h"
+#include "coroutine/worker_pool.h"
 
 namespace coimg {
 
@@ -129,12 +130,10 @@ void Comparison::compare_chunk(const Chunk& chunk, std::span<PageBuffer, 2> buff
   for (const unsigned image : {0U, 1U}) {
     if (!chunk.zero[image] && !read(image, chunk, IoVector(buffers[image], contents[image]))) return;
   }
-  uint64_t difference = 0;
-  if (chunk.zero[0] || chunk.zero[1]) {
-    difference = find_nonzero(contents[chunk.zero[0] ? 1 : 0]);
-  } else {
-    difference = find_difference(contents[0].data(), contents[1].data(), chunk.bytes);
-  }
+  const uint64_t difference = co_run_on_worker([&] {
+    if (chunk.zero[0] || chunk.zero[1]) return find_nonzero(contents[chunk.zero[0] ? 1 : 0]);
+    return find_difference(contents[0].data(), contents[1].data(), chunk.bytes);
+  });
   for (const unsigned image : {0U, 1U}) {
     if (buffers[image].take_lost()) return note_failed_read(image, chunk, lost_pages());
   }

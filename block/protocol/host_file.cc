@@ -60,6 +60,9 @@ constexpr uint64_t kLeastMappedBytes = 256 * kKiB;
 /// much as this is read before the next attempt to map.
 constexpr uint64_t kBytesCopiedAfterMiss = 256 * kMiB;
 
+/// So often the event loop has its turn.
+constexpr unsigned kMapsPerTurn = 16;
+
 struct PageRange {
   uint64_t start = 0;  ///< in the memory
   uint64_t bytes = 0;
@@ -158,8 +161,10 @@ bool HostFile::co_map(PageBuffer& pages, std::span<std::byte> part, uint64_t off
     return false;
   }
   const auto map = [&] { return pages.map(part, fd_.get(), offset); };
-  // What cannot block is done before a worker would have woken up.
-  const auto mapped = cached == Cached::kAll ? map() : co_run_on_worker(map);
+  // What cannot block is done before a worker would have woken up. Who does nothing but read zeros would keep the loop
+  // from all else.
+  const bool at_once = cached == Cached::kAll && ++maps_ % kMapsPerTurn != 0;
+  const auto mapped = at_once ? map() : co_run_on_worker(map);
   if (!mapped.ok() && mapped.error().errnum() == ENOTSUP) may_map_ = false;
   return mapped.ok();
 }

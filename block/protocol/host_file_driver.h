@@ -75,7 +75,8 @@ class HostFile final : public BlockDriver {
   const uint32_t request_alignment_, memory_alignment_;
   const bool writable_, direct_, discard_, lock_;
 
-  bool may_map_;                ///< large reads may map the file's pages
+  bool may_map_;  ///< large reads may map the file's pages
+  unsigned maps_ = 0;
   uint64_t bytes_to_copy_ = 0;  ///< before mapping is tried again
   UniqueFd fd_;
   WorkerStrand writes_;  ///< into the page cache, where the kernel lets one writer at a time into a file

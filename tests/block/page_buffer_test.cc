@@ -20,6 +20,7 @@
 #include "block/protocol/host_file.h"
 #include "block/util/math.h"
 #include "block/util/unique_fd.h"
+#include "coroutine/aio_context.h"
 #include "coroutine/main_loop.h"
 #include "tests/support/vanishing_file.h"
 
@@ -132,6 +133,17 @@ TEST_F(PageBufferTest, AFileThatIsNotInThePageCacheIsCopied) {
       EXPECT_TRUE(same(pages.span(), content)) << "a copy does not follow the file";
       EXPECT_EQ(pwrite(fd_.get(), content.data(), 7, 0), 7);
     }
+  });
+}
+
+TEST_F(PageBufferTest, WhoOnlyReadsLetsTheLoopHaveItsTurn) {
+  make_file(256 * kPage);
+  with_driver([&](BlockDriver& file) coroutine_fn {
+    PageBuffer pages(256 * kPage);
+    bool had_its_turn = false;
+    AioContext::current().schedule_oneshot([&] { had_its_turn = true; });
+    for (int i = 0; i < 20; ++i) ASSERT_TRUE(file.preadv(0, IoVector(pages, pages.span())).ok());
+    EXPECT_TRUE(had_its_turn);
   });
 }
 
