@@ -42,6 +42,7 @@ struct CoMutex::Waiter {
 
   Coroutine* const coroutine;
   std::atomic<State> state{kAsleep};
+  bool may_spin = false;  ///< our own note: `state` may be kGranted at any time
   Waiter* previous = nullptr;
   Waiter* next = nullptr;
 };
@@ -64,7 +65,8 @@ bool CoMutex::take_or_enqueue(Waiter& waiter) {
   // A holder that is suspended, or in this thread, will not unlock in the next microsecond. Nor is it worth while for
   // those further back in the line.
   const bool running_elsewhere = holder()->entered() && &holder()->aio_context() != &waiter.coroutine->aio_context();
-  if (waiters_.empty() && running_elsewhere) waiter.state.store(Waiter::kSpinning, std::memory_order_relaxed);
+  waiter.may_spin = waiters_.empty() && running_elsewhere;
+  if (waiter.may_spin) waiter.state.store(Waiter::kSpinning, std::memory_order_relaxed);
   waiters_.push_back(waiter);
   return false;
 }
@@ -82,7 +84,7 @@ bool CoMutex::lock_slow(Coroutine* self, const Deadline& deadline) {
   if (holder() == self) fatal("coroutine '%s' locks a CoMutex that it already holds", self->name());
   Waiter waiter(self);
   if (take_or_enqueue(waiter)) return true;
-  if (waiter.state.load(std::memory_order_relaxed) != Waiter::kAsleep) {
+  if (waiter.may_spin) {
     trace("mutex_spin", self);
     if (waiter.spin()) {
       trace("mutex_spun", self);

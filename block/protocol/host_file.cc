@@ -161,7 +161,7 @@ bool HostFile::co_map(PageBuffer& pages, std::span<std::byte> part, uint64_t off
     return false;
   }
   const auto map = [&] { return pages.map(part, fd_.get(), offset); };
-  // What cannot block is done before a worker would have woken up. Who does nothing but read zeros would keep the loop
+  // What need not wait is done before a worker would have woken up. Who does nothing but read zeros would keep the loop
   // from all else.
   const bool at_once = cached == Cached::kAll && ++maps_ % kMapsPerTurn != 0;
   const auto mapped = at_once ? map() : co_run_on_worker(map);

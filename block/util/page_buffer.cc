@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <mutex>
 #include <new>
+#include <optional>
 
 #include "block/util/math.h"
 
@@ -24,8 +25,8 @@
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #endif
-// Linux 6.5, the same on every architecture that has it.
-#ifndef SYS_cachestat
+// Linux 6.5. Where headers do not know it, on architectures that number their system calls alike.
+#if !defined(SYS_cachestat) && (defined(__x86_64__) || defined(__aarch64__) || defined(__riscv))
 #define SYS_cachestat 451
 #endif
 
@@ -152,19 +153,34 @@ void PageBuffer::unmap(std::span<std::byte> part) {
 
 bool PageBuffer::take_lost() { return slot_ != nullptr && slot_->lost.exchange(false); }
 
-Cached find_cached(int fd, uint64_t offset, uint64_t bytes) {
+namespace {
+
+/// The bytes whose pages the page cache has, perhaps not yet read; nothing where the kernel does not tell.
+std::optional<uint64_t> count_cached(int fd, uint64_t offset, uint64_t bytes) {
+#ifdef SYS_cachestat
   const struct {
     uint64_t offset, bytes;
   } range{offset, bytes};
   struct {
     uint64_t cached, dirty, writeback, evicted, recently_evicted;
   } pages{};
-  if (syscall(SYS_cachestat, fd, &range, &pages, 0U) != 0) {
-    return is_byte_cached(fd, offset) && is_byte_cached(fd, offset + bytes - 1) ? Cached::kNearlyAll : Cached::kNotAll;
-  }
-  const uint64_t missing = bytes - std::min(bytes, pages.cached * page_bytes());
-  if (missing == 0) return Cached::kAll;
-  return missing <= bytes / kFewMissing ? Cached::kNearlyAll : Cached::kNotAll;
+  if (syscall(SYS_cachestat, fd, &range, &pages, 0U) == 0) return pages.cached * page_bytes();
+#else
+  (void)fd, (void)offset, (void)bytes;
+#endif
+  return std::nullopt;
+}
+
+}  // namespace
+
+Cached find_cached(int fd, uint64_t offset, uint64_t bytes) {
+  const std::optional<uint64_t> cached = count_cached(fd, offset, bytes);
+  const uint64_t missing = bytes - std::min(bytes, cached.value_or(bytes));
+  if (missing > bytes / kFewMissing) return Cached::kNotAll;
+  // Pages that are being read are there as well. Those in between are, as a rule, read before the last one.
+  const bool ends_are_read = is_byte_cached(fd, offset) && is_byte_cached(fd, offset + bytes - 1);
+  if (!cached) return ends_are_read ? Cached::kNearlyAll : Cached::kNotAll;
+  return missing == 0 && ends_are_read ? Cached::kAll : Cached::kNearlyAll;
 }
 
 Error lost_pages() { return {EIO, "the file became shorter while it was read, or it cannot be read"}; }

@@ -48,8 +48,8 @@ class PageBuffer {
 /// How much of a part of a file is in the page cache. Where it is not, reads get it from the disk faster than page
 /// faults do.
 enum class Cached { kNotAll, kNearlyAll, kAll };
-/// Does not block. On kernels that do not tell (Linux 6.5 does, about files of one's own) a part counts as kNearlyAll
-/// when its ends are there.
+/// kAll: mapping it hardly ever waits for the disk. Does not block. On kernels that do not tell (Linux 6.5 does, about
+/// files of one's own) a part counts as kNearlyAll when its ends are there.
 Cached find_cached(int fd, uint64_t offset, uint64_t bytes);
 
 /// The error for what take_lost() tells.

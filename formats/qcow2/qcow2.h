@@ -167,6 +167,7 @@ class Qcow2 final : public BlockDriver, private RefcountTableOwner {
   Result<CompressedRun> find_compressed_run_locked(GuestOffset first, const Extent& extent, uint64_t max_bytes)
       coroutine_fn CO_REQUIRES_SHARED(lock_);
   Result<void> read_compressed_run(GuestOffset first, const CompressedRun& run, const IoVector& iov) coroutine_fn;
+  Result<void> read_compressed_apart(GuestOffset first, const CompressedRun& run, const IoVector& iov) coroutine_fn;
   Result<void> read_compressed(GuestOffset offset, L2Entry entry, const IoVector& iov) coroutine_fn;
 
   // --- block_status.cc ---------------------------------------------------------------------------------------------

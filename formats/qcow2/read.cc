@@ -31,8 +31,8 @@ Result<void> Qcow2::preadv(uint64_t offset, const IoVector& iov) {
         run = COIMG_TRY(find_compressed_run_locked(position, extent, inside - done));
       }
     }
-    if (run.streams.size() > 1) {
-      const IoVector part = iov.slice(done, run.streams.size() * geometry_.cluster_size());
+    if (run.entries.size() > 1) {
+      const IoVector part = iov.slice(done, run.entries.size() * geometry_.cluster_size());
       COIMG_TRY(read_compressed_run(position, run, part));
       done += part.size();
     } else {

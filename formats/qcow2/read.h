@@ -17,8 +17,8 @@ struct DecodedCluster {
 
 /// Guest clusters in a row, all compressed, whose streams lie close together in the file.
 struct CompressedRun {
-  std::vector<CompressedRange> streams;  ///< one a cluster
-  HostOffset begin, end;                 ///< the part of the file that has all of them
+  std::vector<L2Entry> entries;
+  HostOffset begin, end;  ///< the part of the file that has all of the streams
 };
 
 }  // namespace coimg::qcow2

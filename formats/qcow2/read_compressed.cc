@@ -32,23 +32,23 @@ std::span<std::byte> single_piece(const IoVector& iov) {
   return {static_cast<std::byte*>(piece.iov_base), piece.iov_len};
 }
 
-/// Adds a stream if it lies close to the others.
-bool add_stream(CompressedRun& run, const CompressedRange& stream) {
+/// Adds a cluster if its stream lies close to the others.
+bool add_cluster(CompressedRun& run, L2Entry entry, const CompressedRange& stream) {
   const HostOffset end = stream.offset + stream.bytes;
-  if (run.streams.empty()) {
-    run = {{stream}, stream.offset, end};
+  if (run.entries.empty()) {
+    run = {{entry}, stream.offset, end};
     return true;
   }
   const HostOffset new_begin = std::min(run.begin, stream.offset), new_end = std::max(run.end, end);
   const bool close = stream.offset.v <= run.end.v + kMaxGapBytes && run.begin.v <= end.v + kMaxGapBytes;
   if (!close || new_end - new_begin > kMaxRunBytes) return false;
-  run.streams.push_back(stream);
+  run.entries.push_back(entry);
   run.begin = new_begin;
   run.end = new_end;
   return true;
 }
 
-Error undecodable_cluster(Error error, GuestOffset cluster, HostOffset stream) {
+Error in_compressed_cluster(Error error, GuestOffset cluster, HostOffset stream) {
   return std::move(error).at(stream.v).with_context(
       fmt::format("compressed cluster at guest offset {:#x}, host offset {:#x}", cluster.v, stream.v));
 }
@@ -62,11 +62,11 @@ Error undecodable_cluster(Error error, GuestOffset cluster, HostOffset stream) {
 Result<CompressedRun> Qcow2::find_compressed_run_locked(GuestOffset first, const Extent& extent, uint64_t max_bytes) {
   CompressedRun run;
   if (extent.bytes != geometry_.cluster_size()) return run;
-  add_stream(run, extent.entry.compressed_range(geometry_));
+  add_cluster(run, extent.entry, extent.entry.compressed_range(geometry_));
   for (uint64_t done = extent.bytes; done + extent.bytes <= max_bytes; done += extent.bytes) {
     const Extent next = COIMG_TRY(map_locked(first + done, extent.bytes));
     if (next.type != ClusterType::kCompressed) break;
-    if (!add_stream(run, next.entry.compressed_range(geometry_))) break;
+    if (!add_cluster(run, next.entry, next.entry.compressed_range(geometry_))) break;
   }
   return run;
 }
@@ -76,23 +76,33 @@ Result<void> Qcow2::read_compressed_run(GuestOffset first, const CompressedRun& 
   const uint64_t cluster_size = geometry_.cluster_size();
   AlignedBuffer buffer(kMaxRunBytes);  // always of the same size, which keeps the heap in one piece
   const std::span<std::byte> part = buffer.span().first(run.end - run.begin);
-  for (size_t i = 0; i < run.streams.size(); ++i) file_.debug_event(DebugEvent::kReadCompressed);
-  COIMG_TRY(read_data(run.begin, IoVector(part)).with_context("reading compressed clusters"));
+  for (size_t i = 0; i < run.entries.size(); ++i) file_.debug_event(DebugEvent::kReadCompressed);
+  // What cannot be read may belong to none of the clusters: each has to be read for itself then.
+  if (!read_data(run.begin, IoVector(part)).ok()) return read_compressed_apart(first, run, iov);
 
   iov.unmap_pages();
   const std::span<std::byte> memory = single_piece(iov);
   const CompressionType type = compression_type_;
   size_t decoded = 0;
   auto outcome = co_run_on_worker([&]() -> Result<void> {
-    for (; decoded < run.streams.size(); ++decoded) {
-      const CompressedRange& stream = run.streams[decoded];
+    for (; decoded < run.entries.size(); ++decoded) {
+      const CompressedRange stream = run.entries[decoded].compressed_range(geometry_);
       COIMG_TRY(decompress_cluster(type, part.subspan(stream.offset - run.begin, stream.bytes),
                                    memory.subspan(decoded * cluster_size, cluster_size)));
     }
     return {};
   });
   if (outcome.ok()) return {};
-  return undecodable_cluster(std::move(outcome).error(), first + decoded * cluster_size, run.streams[decoded].offset);
+  return in_compressed_cluster(std::move(outcome).error(), first + decoded * cluster_size,
+                               run.entries[decoded].compressed_range(geometry_).offset);
+}
+
+Result<void> Qcow2::read_compressed_apart(GuestOffset first, const CompressedRun& run, const IoVector& iov) {
+  const uint64_t cluster_size = geometry_.cluster_size();
+  for (size_t i = 0; i < run.entries.size(); ++i) {
+    COIMG_TRY(read_compressed(first + i * cluster_size, run.entries[i], iov.slice(i * cluster_size, cluster_size)));
+  }
+  return {};
 }
 
 // --- one, or a part of it ------------------------------------------------------------------------------------------
@@ -110,7 +120,10 @@ Result<void> Qcow2::read_compressed(GuestOffset offset, L2Entry entry, const IoV
   AlignedBuffer memory(geometry_.cluster_up(range.bytes));  // of few different sizes, which keeps the heap in one piece
   const std::span<std::byte> stream = memory.span().first(range.bytes);
   file_.debug_event(DebugEvent::kReadCompressed);
-  COIMG_TRY(read_data(range.offset, IoVector(stream)).with_context("reading a compressed cluster"));
+  const GuestOffset cluster_start(offset.v - in_cluster);
+  if (auto read = read_data(range.offset, IoVector(stream)); !read.ok()) {
+    return in_compressed_cluster(std::move(read).error(), cluster_start, range.offset);
+  }
 
   const std::span<std::byte> target = single_piece(iov);
   const bool in_place = target.size() == geometry_.cluster_size();
@@ -120,7 +133,7 @@ Result<void> Qcow2::read_compressed(GuestOffset offset, L2Entry entry, const IoV
   const CompressionType type = compression_type_;
   auto outcome = co_run_on_worker([&] { return decompress_cluster(type, stream, cluster); });
   if (!outcome.ok()) {
-    return undecodable_cluster(std::move(outcome).error(), GuestOffset(offset.v - in_cluster), range.offset);
+    return in_compressed_cluster(std::move(outcome).error(), cluster_start, range.offset);
   }
   if (in_place) return {};
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/magic.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@
 #include "block/util/unique_fd.h"
 #include "coroutine/aio_context.h"
 #include "coroutine/main_loop.h"
+#include "tests/coroutine/refuse_syscall.h"
 #include "tests/support/vanishing_file.h"
 
 namespace coimg {
@@ -126,7 +128,7 @@ TEST_F(PageBufferTest, AFileThatIsNotInThePageCacheIsCopied) {
   if (is_in_memory(fd_.get())) GTEST_SKIP() << "the file system of /tmp keeps files in memory";
   with_driver([&](BlockDriver& file) coroutine_fn {
     PageBuffer pages(256 * kPage);
-    for (int i = 0; i < 2; ++i) {  // in the page cache by then, but what belongs to it would hardly be
+    for (int i = 0; i < 2; ++i) {  // the second time it is cached, but mapping is not tried again so soon
       ASSERT_TRUE(file.preadv(0, IoVector(pages, pages.span())).ok());
       EXPECT_TRUE(same(pages.span(), content));
       EXPECT_EQ(pwrite(fd_.get(), "changed", 7, 0), 7);
@@ -134,6 +136,22 @@ TEST_F(PageBufferTest, AFileThatIsNotInThePageCacheIsCopied) {
       EXPECT_EQ(pwrite(fd_.get(), content.data(), 7, 0), 7);
     }
   });
+}
+
+TEST_F(PageBufferTest, OldKernelsTellFromTheEndsOfAPart) {
+#ifdef SYS_cachestat
+  constexpr long kCachestat = SYS_cachestat;
+#else
+  constexpr long kCachestat = 451;
+#endif
+  make_file(64 * kPage);
+  const auto in_child = [&] {
+    if (!test::refuse_syscall(kCachestat, ENOSYS)) _exit(0);
+    if (find_cached(fd_.get(), 0, 64 * kPage) != Cached::kNearlyAll) _exit(1);
+    if (find_cached(fd_.get(), 0, 65 * kPage) != Cached::kNotAll) _exit(2);
+    _exit(0);
+  };
+  EXPECT_EXIT(in_child(), ::testing::ExitedWithCode(0), "");
 }
 
 TEST_F(PageBufferTest, WhoOnlyReadsLetsTheLoopHaveItsTurn) {
@@ -217,7 +235,10 @@ TEST_F(PageBufferTest, AFileThatIsCutOffBehindTheReadersBackIsAnErrorNotACrash) 
     ASSERT_EQ(ftruncate(fd_.get(), 512 * kKiB), 0);  // the driver does not know
     ASSERT_TRUE(file.preadv(0, IoVector(buffer, buffer.span())).ok());
     EXPECT_TRUE(is_zero(buffer.span().subspan(512 * kKiB)));
-    ASSERT_EQ(ftruncate(fd_.get(), kMiB), 0);
+  });
+  make_file(kMiB);
+  with_driver([&](BlockDriver& file) coroutine_fn {
+    PageBuffer buffer(kMiB);
     ASSERT_TRUE(file.preadv(0, IoVector(buffer, buffer.span())).ok());
     ASSERT_EQ(ftruncate(fd_.get(), 0), 0);
     EXPECT_TRUE(is_zero(buffer.span()));

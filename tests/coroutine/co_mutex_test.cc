@@ -131,6 +131,24 @@ TEST(CoMutexTest, ExcludesCoroutinesOfSeveralThreads) {
   EXPECT_EQ(counter, int64_t{kThreads} * kCoroutines * kRounds);
 }
 
+TEST(CoMutexTest, AWaiterThatIsGrantedTheMutexBeforeItSleepsIsWokenOnce) {
+  constexpr int kRounds = 50, kLocksEach = 500, kCoroutinesEach = 2;
+  for (int round = 0; round < kRounds; ++round) {
+    CoMutex mutex;
+    test::LoopThread threads[3];
+    std::atomic<int> ended = 0;
+    for (test::LoopThread& thread : threads) {
+      for (int i = 0; i < kCoroutinesEach; ++i) {
+        thread.context().co_schedule(Coroutine::create([&]() coroutine_fn {
+          for (int lock = 0; lock < kLocksEach; ++lock) const CoMutexGuard guard(mutex);
+          ++ended;
+        }));
+      }
+    }
+    while (ended != 3 * kCoroutinesEach) std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+}
+
 TEST(CoMutexTest, HandsOverBetweenTwoThreadsThatBothYieldWhileHoldingIt) {
   constexpr int kRounds = 3000;
   CoMutex mutex;
@@ -241,7 +259,7 @@ void stay_on_processor(int nth) {
 /// One thread holds a mutex and keeps running while another, which waited for that, locks it. Many times, with the
 /// holder letting go sooner or later.
 [[noreturn]] void lock_while_the_holder_runs() {
-  constexpr int kRounds = 2000;
+  constexpr int kRounds = 500;
   CoMutex mutex;
   std::atomic<int> round_held{0};
   std::atomic<int> round_wanted{0};

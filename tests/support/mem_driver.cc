@@ -53,6 +53,9 @@ Result<void> MemDriver::grow_to(uint64_t length) {
 }
 
 Result<void> MemDriver::preadv(uint64_t offset, const IoVector& iov) {
+  if (disk_->bad_byte && offset <= *disk_->bad_byte && *disk_->bad_byte < offset + iov.size()) {
+    return Error::from_errno(EIO);
+  }
   ++counters_.reads;
   counters_.bytes_read += iov.size();
   check_aligned(offset, iov.size());

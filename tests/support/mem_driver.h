@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,6 +26,7 @@ struct MemDisk {
   MemDisk() = default;
   explicit MemDisk(std::vector<std::byte> content) : bytes(std::move(content)) {}
   std::vector<std::byte> bytes;
+  std::optional<uint64_t> bad_byte = std::nullopt;  ///< reads that touch it are EIO
 };
 
 /// How a MemDriver behaves.

@@ -47,10 +47,32 @@ TEST(IncompressibleTest, OrdinaryDataIsNot) {
 
 TEST(IncompressibleTest, NoiseThatRepeatsIsNot) {
   for (const size_t bytes : kSizes) {
-    for (const size_t period : {100u, 512u, 2000u, 3500u}) {
+    for (const size_t period : {100u, 512u, 2000u, 3500u, 3600u, 3800u, 4000u, 4020u, 4090u, 4096u}) {
       Bytes cluster = noise(bytes);
       for (size_t i = period; i < bytes; ++i) cluster[i] = cluster[i - period];
       EXPECT_FALSE(is_incompressible(cluster)) << bytes << " " << period;
+    }
+  }
+}
+
+TEST(IncompressibleTest, NoiseWithAPageTwiceIsNot) {
+  constexpr size_t kPage = 4096;
+  for (const size_t bytes : kSizes) {
+    for (size_t page = 1; page < bytes / kPage; page += bytes / kPage / 4) {
+      Bytes cluster = noise(bytes);
+      std::copy_n(cluster.begin() + static_cast<ptrdiff_t>((page - 1) * kPage), kPage,
+                  cluster.begin() + static_cast<ptrdiff_t>(page * kPage));
+      EXPECT_FALSE(is_incompressible(cluster)) << bytes << " " << page;
+    }
+  }
+}
+
+TEST(IncompressibleTest, NoiseThatIsNarrowInAnEighthIsNot) {
+  for (const size_t bytes : kSizes) {
+    for (size_t at = 0; at < bytes; at += bytes / 8) {
+      Bytes cluster = noise(bytes);
+      std::ranges::copy(narrow_noise(bytes / 8, 64), cluster.begin() + static_cast<ptrdiff_t>(at));
+      EXPECT_FALSE(is_incompressible(cluster)) << bytes << " " << at;
     }
   }
 }

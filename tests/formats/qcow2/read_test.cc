@@ -265,6 +265,31 @@ TEST(ReadTest, CompressedClustersThatLieCloseAreReadAtOnce) {
   });
 }
 
+TEST(ReadTest, ABadSectorBetweenCompressedClustersHarmsNobody) {
+  constexpr uint64_t kFirst = ImageBytes::kData * kLargeCluster;
+  constexpr uint64_t kSecond = kFirst + 60000;
+  for (const uint64_t bad : {kFirst + 30000, kSecond + 100}) {  // nobody's, and the second one's
+    run_in_main_loop([&]() coroutine_fn {
+      const Disk disk(with_streams_at({kFirst, kSecond}));
+      const auto image = disk.open();
+      read(*image, 2 * kLargeCluster, 1);
+      disk.medium->bad_byte = bad;
+      std::vector<std::byte> memory(2 * kLargeCluster);
+      const auto outcome = image->co_pread(0, memory);
+      if (bad < kSecond) {
+        EXPECT_TRUE(outcome.ok());
+        EXPECT_EQ(memory, large_content(2));
+      } else {
+        ASSERT_FALSE(outcome.ok());
+        EXPECT_EQ(outcome.error().errnum(), EIO);
+        EXPECT_THAT(outcome.error().message(), HasSubstr("guest offset 0x10000, host offset 0x5ea60"));
+      }
+      disk.medium->bad_byte.reset();
+      close(image);
+    });
+  }
+}
+
 TEST(ReadTest, GarbageAmongCompressedClustersIsAnErrorOfThatCluster) {
   run_in_main_loop([]() coroutine_fn {
     constexpr uint64_t kFirst = ImageBytes::kData * kLargeCluster;
