@@ -13,8 +13,8 @@ namespace coimg {
 class Coroutine;
 
 /// A fair reader-writer lock: requests are served in order of arrival, readers that stand together run together, so
-/// neither side starves. Thread-safe between AioContexts. It may be destroyed when every unlock() has returned; that the
-/// last one has the lock is not enough.
+/// neither side starves. Thread-safe between AioContexts. It may be destroyed when every unlock() has returned; that
+/// the last one has the lock is not enough.
 class CO_CAPABILITY("CoRwlock") CoRwlock {
  public:
   CoRwlock() = default;
