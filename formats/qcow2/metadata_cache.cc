@@ -119,6 +119,8 @@ void MetadataCache::mark_dirty(const Pin& pin) {
 /// be pinned before the next yield.
 Result<MetadataCache::Slice*> MetadataCache::obtain(HostOffset offset) {
   assert(is_aligned(offset.v, slice_bytes_));
+  // Mostly the last one again.
+  if (!lru_.empty() && lru_.back()->offset == offset && !lru_.back()->loading) return lru_.back();
   for (;;) {
     if (const auto found = slices_.find(offset.v); found != slices_.end()) {
       Slice* const slice = found->second.get();
