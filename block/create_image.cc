@@ -32,6 +32,8 @@ Result<std::unique_ptr<BlockNode>> make_file(const DriverRegistry& registry, con
   flags.writable = true;
   flags.resizable = true;
   flags.new_files = &files;
+  // Nobody can reach a file before it is published, and that writes it down.
+  flags.no_flush = files.find(target.filename).has_value();
   OpenContext context{registry};
   auto opened = open_protocol_node(context, target, Options(), flags);
   if (!opened.ok() && !target.type->supports_create()) {

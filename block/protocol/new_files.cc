@@ -16,7 +16,6 @@
 #include <spdlog/spdlog.h>
 
 #include "block/protocol/file_access.h"
-#include "coroutine/io.h"
 #include "coroutine/worker_pool.h"
 
 namespace coimg {
@@ -76,12 +75,12 @@ std::string temporary_name(const std::string& name) {
 }
 
 /// Some file systems do not sync directories, and write names down at once.
-Result<void> sync_directory(const FilePlace& place, const std::string& path) coroutine_fn {
+Result<void> sync_directory(const FilePlace& place, const std::string& path) {
   const UniqueFd fd(openat(place.directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd.valid()) return {};  // writable, but not readable: it cannot be asked for
-  const int result = co_fsync(fd.get());
-  if (result == 0 || result == -EINVAL || result == -ENOTSUP) return {};
-  return Error::from_errno(-result, fmt::format("Could not sync the directory of '{}'", path)).in_file(path);
+  if (fsync(fd.get()) == 0 || errno == EINVAL || errno == ENOTSUP) return {};
+  const int error = errno;
+  return Error::from_errno(error, fmt::format("Could not sync the directory of '{}'", path)).in_file(path);
 }
 
 }  // namespace
@@ -195,18 +194,7 @@ std::optional<std::string> NewFiles::find(const std::string& path) const {
 
 Result<void> NewFiles::publish(bool durable) {
   publishing_ = true;
-  Result<void> done = durable ? sync_all() : Result<void>();
-  if (done.ok()) {
-    done = co_run_on_worker([this]() -> Result<void> {
-      for (File& file : std::views::reverse(files_)) {
-        if (!file.in_place()) COIMG_TRY(put_in_place(file));
-      }
-      return {};
-    });
-  }
-  for (const File& file : files_) {
-    if (done.ok() && durable && !file.in_place()) done = sync_directory(file.place, file.path);
-  }
+  Result<void> done = co_run_on_worker([this, durable] { return publish_all(durable); });
   publishing_ = false;
   if (!done.ok()) {
     discard();
@@ -216,13 +204,24 @@ Result<void> NewFiles::publish(bool durable) {
   return {};
 }
 
-Result<void> NewFiles::sync_all() {
+/// One job on a worker: each step waits for the one before.
+Result<void> NewFiles::publish_all(bool durable) {
+  if (durable) COIMG_TRY(sync_all());
+  for (File& file : std::views::reverse(files_)) {
+    if (!file.in_place()) COIMG_TRY(put_in_place(file));
+  }
+  for (const File& file : files_) {
+    if (durable && !file.in_place()) COIMG_TRY(sync_directory(file.place, file.path));
+  }
+  return {};
+}
+
+Result<void> NewFiles::sync_all() const {
   for (const File& file : files_) {
     if (file.state == State::kKept) continue;  // a device: those who wrote it have flushed it
-    const int result = co_fsync(file.fd.get());
-    if (result < 0) {
-      return Error::from_errno(-result, fmt::format("Could not sync '{}'", file.path)).in_file(file.path);
-    }
+    if (fsync(file.fd.get()) == 0) continue;
+    const int error = errno;
+    return Error::from_errno(error, fmt::format("Could not sync '{}'", file.path)).in_file(file.path);
   }
   return {};
 }

@@ -78,7 +78,8 @@ class NewFiles {
   bool make_unnamed(File& file, unsigned mode) const;
   Result<void> put_in_place(File& file);
   void withdraw(File& file);
-  Result<void> sync_all() coroutine_fn;
+  Result<void> publish_all(bool durable);
+  Result<void> sync_all() const;
 
   const Naming naming_;
   mutable std::mutex lock_;  ///< files_, which a signal may end while a worker thread begins one

@@ -84,22 +84,26 @@ void Checker::report_overflow(HostCluster cluster, uint64_t excess) {
 /// Counts a reference to each cluster of the range; false when it lies too far behind the end of the file.
 bool Checker::add_region(HostOffset offset, uint64_t bytes, uint64_t times, uint8_t marks) {
   if (bytes == 0) return true;
-  const std::optional<uint64_t> end = checked_add(offset.v, bytes);
-  if (!end || (*end > file_bytes_ && *end - file_bytes_ >= geometry_.cluster_size())) {
-    report(
-        fmt::format("ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset "
-                    "{:#x} size {:#x}",
-                    offset.v, bytes));
-    result_.corruptions += times;
-    if (marks != 0) copied_suspect_ = true;
-    if (end) reserve_beyond_end(offset, *end);
-    return false;
-  }
+  if (!accept_region(offset, bytes, times, marks != 0)) return false;
   const uint64_t first = geometry_.host_cluster(offset).v;
-  const uint64_t last = geometry_.host_cluster(HostOffset(*end - 1)).v;
+  const uint64_t last = geometry_.host_cluster(offset + (bytes - 1)).v;
   add_clusters(HostCluster(first), last - first + 1, times, marks);
   touched_end_ = std::max(touched_end_, last + 1);
   return true;
+}
+
+/// Whether the range can be counted; reports it if not.
+bool Checker::accept_region(HostOffset offset, uint64_t bytes, uint64_t times, bool active) {
+  const std::optional<uint64_t> end = checked_add(offset.v, bytes);
+  if (end && (*end <= file_bytes_ || *end - file_bytes_ < geometry_.cluster_size())) return true;
+  report(
+      fmt::format("ERROR: counting reference for region exceeding the end of the file by one cluster or more: offset "
+                  "{:#x} size {:#x}",
+                  offset.v, bytes));
+  result_.corruptions += times;
+  if (active) copied_suspect_ = true;
+  if (end) reserve_beyond_end(offset, *end);
+  return false;
 }
 
 /// A row of clusters at once where that goes.
@@ -117,9 +121,9 @@ void Checker::reserve_beyond_end(HostOffset offset, uint64_t end) {
   for (uint64_t cluster = first; cluster <= last; ++cluster) counts_->add(HostCluster(cluster), 1, 0);
 }
 
-bool Checker::add_metadata(HostOffset offset, uint64_t bytes, uint64_t times, Metadata kind) {
+bool Checker::add_metadata(HostOffset offset, uint64_t bytes, uint64_t times, Metadata kind, uint8_t marks) {
   if (bytes == 0) return true;
-  if (!add_region(offset, bytes, times)) {
+  if (!add_region(offset, bytes, times, marks)) {
     lost_references_ = true;
     return false;
   }

@@ -39,11 +39,13 @@ class SilentReporter final : public CheckReporter {
 struct L2Reference {
   HostOffset offset;
   uint64_t inactive = 0;                ///< references from the L1 tables of snapshots
-  uint32_t active = 0;                  ///< from the active L1 table, which has fewer entries than 2^32
+  uint32_t active : 24 = 0;             ///< from the active L1 table
+  uint32_t marks : 8 = 0;               ///< of those references: whether they had COPIED set
   uint32_t order : 31 = 0;              ///< the first active L1 index; those of snapshots come behind
   uint32_t has_misplaced_zero : 1 = 0;  ///< holds allocated zero entries whose offset is not aligned, to be repaired
 };
 static_assert(sizeof(L2Reference) == 24);
+static_assert(kMaxL1Entries < 1u << 24);
 
 /// A bitmap table with entries that refer to nothing.
 struct DamagedBitmapTable {
@@ -149,6 +151,7 @@ class Checker {
   void report(std::string_view line) { reporter_->finding(line); }
   Result<void> prepare() coroutine_fn;
   bool add_region(HostOffset offset, uint64_t bytes, uint64_t times = 1, uint8_t marks = 0);
+  bool accept_region(HostOffset offset, uint64_t bytes, uint64_t times, bool active);
   void add_cluster(HostCluster cluster, uint64_t times, uint8_t marks) {
     if (const uint64_t excess = counts_->add(cluster, times, marks)) [[unlikely]]
       report_overflow(cluster, excess);
@@ -156,7 +159,8 @@ class Checker {
   void add_clusters(HostCluster first, uint64_t count, uint64_t times, uint8_t marks);
   void report_overflow(HostCluster cluster, uint64_t excess);
   void reserve_beyond_end(HostOffset offset, uint64_t end);
-  bool add_metadata(HostOffset offset, uint64_t bytes, uint64_t times = 1, Metadata kind = Metadata::kOther);
+  bool add_metadata(HostOffset offset, uint64_t bytes, uint64_t times = 1, Metadata kind = Metadata::kOther,
+                    uint8_t marks = 0);
   Result<void> count_snapshots() coroutine_fn;
   Result<void> report_oversized_snapshots(const SnapshotTable& table);
   Result<void> count_bitmaps() coroutine_fn;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "block/util/buffer.h"
 #include "block/util/cpu.h"
@@ -18,6 +19,7 @@ constexpr unsigned kBlocksInFlight = 8;
 
 /// Refcounts that are compared at once before the differences among them are looked for.
 constexpr uint64_t kGroup = 256;
+static_assert(ClusterCounts::kPieceClusters % kGroup == 0);
 
 /// What a comparison of refcounts with counters found.
 struct GroupFindings {
@@ -118,7 +120,8 @@ void Checker::count_refcount_structures() {
       blocks_outside_.push_back(i);
       if (repair_entries_ && block_state(i) == BlockState::kUnreachable) needs_rebuild_ = true;
     } else {
-      add_metadata(block, geometry_.cluster_size());
+      // Marked like the data around them, so that all the counters there are the same and take no memory.
+      add_metadata(block, geometry_.cluster_size(), 1, Metadata::kOther, ClusterCounts::kSeenCopied);
       const uint64_t count = counts_->get(geometry_.host_cluster(block));
       if (count == 1) continue;
       corrupted(fmt::format("ERROR refcount block {} refcount={}", i, count));
@@ -190,8 +193,8 @@ bool Checker::compare_block(HostCluster first, uint64_t count, std::byte* block,
   for (uint64_t done = 0; done < count;) {
     // Up to the end of the group, which never crosses a piece of the counters.
     const HostCluster cluster = first + done;
-    const bool has_counts = counts_->narrow(cluster) != nullptr;
-    const uint64_t unit = has_counts ? kGroup : ClusterCounts::kChunkClusters;
+    const bool has_counts = !counts_->untouched(cluster, cluster + 1);
+    const uint64_t unit = has_counts ? kGroup : ClusterCounts::kPieceClusters;
     const uint64_t run = std::min(count - done, align_down(cluster.v, unit) + unit - cluster.v);
     if (has_counts || block) changed |= compare_run(cluster, run, block, done, on_difference);
     done += run;
@@ -202,10 +205,12 @@ bool Checker::compare_block(HostCluster first, uint64_t count, std::byte* block,
 /// Compares `count` clusters with the refcounts from `index` on. Returns whether the block was changed.
 bool Checker::compare_run(HostCluster first, uint64_t count, std::byte* block, uint64_t index,
                           const OnDifference& on_difference) {
-  const uint8_t* counters = counts_->narrow(first);
+  const bool has_counts = !counts_->untouched(first, first + 1);
   const uint32_t order = geometry_.refcount_order();
-  if (counters && block && order == 4) {
-    const GroupFindings findings = find_differences(counters, block + index * 2, count);
+  if (has_counts && block && order == 4) {
+    std::array<uint8_t, kGroup> counters;
+    counts_->read(first, std::span(counters).first(count));
+    const GroupFindings findings = find_differences(counters.data(), block + index * 2, count);
     if (findings.wrong == 0) {
       for (uint64_t i = count; findings.in_use != 0 && i-- > 0;) {
         if ((counters[i] & ClusterCounts::kCountMask) == 0) continue;
@@ -214,7 +219,7 @@ bool Checker::compare_run(HostCluster first, uint64_t count, std::byte* block, u
       }
       return false;
     }
-  } else if (!counters && (index << order) % 8 == 0) {
+  } else if (!has_counts && (index << order) % 8 == 0) {
     if (is_zero({block + (index << order) / 8, (count << order) / 8}) && (count << order) % 8 == 0) return false;
   }
 

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <iterator>
 
 #include "block/util/buffer.h"
 #include "formats/qcow2/check.h"
@@ -40,6 +39,8 @@ void Checker::count_active_l1() {
   image_.lock_.assert_wrlocked();
   const size_t entries = image_.l1_table_.size();
   if (!add_metadata(header_.l1_table_offset, entries * 8, 1, Metadata::kActiveL1)) return;
+  const uint64_t tables = std::ranges::count_if(image_.l1_table_, [](L1Entry entry) { return entry.has_table(); });
+  l2_tables_.reserve(std::min(tables, file_clusters_));
   for (size_t i = 0; i < entries; ++i) {
     const L1Entry entry = image_.l1_table_[i];
     if (entry.raw() != 0) count_l1_entry(entry, i, 1, true);
@@ -102,37 +103,37 @@ void Checker::count_l1_entry(L1Entry entry, uint64_t index, uint64_t times, bool
     add_region(offset, geometry_.cluster_size(), times);
     return;
   }
-  uint8_t marks = 0;
-  if (active) marks = entry.copied() ? ClusterCounts::kSeenCopied : ClusterCounts::kSeenUncopied;
-  if (!add_region(offset, geometry_.cluster_size(), times, marks)) {
+  if (!accept_region(offset, geometry_.cluster_size(), times, active)) {
     lost_references_ = true;
     return;
   }
+  uint8_t marks = 0;
+  if (active) marks = entry.copied() ? ClusterCounts::kSeenCopied : ClusterCounts::kSeenUncopied;
   const auto l1_index = static_cast<uint32_t>(index);
   new_l2_tables_.push_back({.offset = offset,
                             .inactive = active ? 0 : times,
                             .active = active ? 1u : 0,
+                            .marks = marks,
                             .order = active ? l1_index : kInactiveOrder + l1_index});
   // Seldom enough that each table is moved a few times only, however many L1 tables there are.
-  if (new_l2_tables_.size() >= std::max(l2_tables_.size(), kTablesToMerge)) merge_new_l2_tables();
+  if (new_l2_tables_.size() >= std::max(l2_tables_.size() / 8, kTablesToMerge)) merge_new_l2_tables();
 }
 
 /// Moves new_l2_tables_ into l2_tables_, which is sorted by offset and has each table once.
 void Checker::merge_new_l2_tables() {
   std::ranges::sort(new_l2_tables_, {},
                     [](const L2Reference& table) { return std::pair(table.offset.v, uint32_t{table.order}); });
-  std::vector<L2Reference> all;
-  all.reserve(l2_tables_.size() + new_l2_tables_.size());
-  std::ranges::merge(l2_tables_, new_l2_tables_, std::back_inserter(all), {}, &L2Reference::offset,
-                     &L2Reference::offset);
+  const auto old_tables = static_cast<ptrdiff_t>(l2_tables_.size());
+  l2_tables_.insert(l2_tables_.end(), new_l2_tables_.begin(), new_l2_tables_.end());
   new_l2_tables_.clear();
-  l2_tables_ = std::move(all);
+  std::ranges::inplace_merge(l2_tables_, l2_tables_.begin() + old_tables, {}, &L2Reference::offset);
   size_t kept = 0;
   for (size_t i = 1; i < l2_tables_.size(); ++i) {
     L2Reference& last = l2_tables_[kept];
     const L2Reference& table = l2_tables_[i];
     if (table.offset == last.offset) {
       last.active += table.active;
+      last.marks |= table.marks;
       last.inactive += table.inactive;
       last.order = std::min<uint32_t>(last.order, table.order);
     } else {
@@ -158,8 +159,11 @@ Result<void> Checker::count_l2_tables() {
       },
       [&](const OrderedRead& read, const Result<void>& status, std::span<std::byte> bytes) -> Result<void> {
         COIMG_TRY(check_not_stopped());
+        L2Reference& table = l2_tables_[read.tag];
+        // Together with its data, which mostly lie beside it, so that few counters are in between at any time.
+        add_region(table.offset, geometry_.cluster_size(), table.active + table.inactive, table.marks);
         if (status.ok()) {
-          count_l2_table(l2_tables_[read.tag], bytes);
+          count_l2_table(table, bytes);
         } else {
           report_unreadable("L2 table", read.offset, status.error());
         }

@@ -1,7 +1,7 @@
 #include "formats/qcow2/cluster_counts.h"
 
 #include <algorithm>
-#include <span>
+#include <utility>
 
 #include "block/util/math.h"
 
@@ -33,103 +33,219 @@ void mark_and_increment(std::span<uint8_t> counters, uint8_t marks) {
 
 }  // namespace
 
+// --- up to four different counters ----------------------------------------------------------------------------------
+
+uint64_t ClusterCounts::Packed::mask(size_t begin, size_t end) {
+  const uint64_t below_end = end == kSlotsPerWord ? ~uint64_t{0} : (uint64_t{1} << (end * kSlotBits)) - 1;
+  return below_end & ~((uint64_t{1} << (begin * kSlotBits)) - 1);
+}
+
+template <typename Words, typename Visit>
+bool ClusterCounts::Packed::for_each_word(Words& words, size_t index, size_t count, Visit visit) {
+  while (count != 0) {
+    const size_t begin = index % kSlotsPerWord;
+    const size_t run = std::min<size_t>(count, kSlotsPerWord - begin);
+    if (!visit(words[index / kSlotsPerWord], mask(begin, begin + run))) return false;
+    index += run;
+    count -= run;
+  }
+  return true;
+}
+
+unsigned ClusterCounts::Packed::take_slot(uint8_t value) {
+  unsigned free = kSlots;
+  for (unsigned slot = 0; slot < kSlots; ++slot) {
+    if (clusters_[slot] == 0) {
+      free = slot;
+    } else if (values_[slot] == value) {
+      return slot;
+    }
+  }
+  if (free != kSlots) values_[free] = value;
+  return free;
+}
+
+bool ClusterCounts::Packed::set_row(size_t index, size_t count, uint8_t value) {
+  const unsigned from = slot(index);
+  unsigned to = take_slot(value);
+  if (to == kSlots) {
+    if (clusters_[from] != count) return false;
+    values_[from] = value;  // which has no counter left
+    to = from;
+  }
+  clusters_[from] = static_cast<uint16_t>(clusters_[from] - count);
+  clusters_[to] = static_cast<uint16_t>(clusters_[to] + count);
+  const uint64_t all = ~uint64_t{0} / (kSlots - 1) * to;
+  return for_each_word(words_, index, count, [all](uint64_t& word, uint64_t bits) {
+    word = (word & ~bits) | (all & bits);
+    return true;
+  });
+}
+
+bool ClusterCounts::Packed::is_row(size_t index, size_t count) const {
+  const uint64_t all = ~uint64_t{0} / (kSlots - 1) * slot(index);
+  return for_each_word(words_, index, count,
+                       [all](uint64_t word, uint64_t bits) { return ((word ^ all) & bits) == 0; });
+}
+
+void ClusterCounts::Packed::read(size_t index, std::span<uint8_t> to) const {
+  for (size_t i = 0; i < to.size(); ++i) to[i] = get(index + i);
+}
+
+// --- pieces ---------------------------------------------------------------------------------------------------------
+
 ClusterCounts::ClusterCounts(uint64_t limit, uint64_t max)
     : limit_(limit),
       max_(max),
       quick_max_(static_cast<uint8_t>(std::min<uint64_t>(max, kNarrowMax - 1))),
-      chunks_(div_ceil(limit, kChunkClusters)) {}
+      pieces_(div_ceil(limit, kPieceClusters)) {}
 
-ClusterCounts::Chunk& ClusterCounts::chunk_of(HostCluster cluster) {
-  assert(cluster.v < limit_);
-  std::unique_ptr<Chunk>& chunk = chunks_[cluster.v >> kChunkBits];
-  if (!chunk) chunk = std::make_unique<Chunk>();
-  return *chunk;
+ClusterCounts::Bytes& ClusterCounts::make_bytes(Piece& piece) {
+  if (const auto* there = std::get_if<std::unique_ptr<Bytes>>(&piece)) return **there;
+  auto bytes = std::make_unique<Bytes>();
+  if (const auto* packed = std::get_if<std::unique_ptr<Packed>>(&piece)) {
+    (*packed)->read(0, bytes->narrow);
+  } else {
+    bytes->narrow.fill(std::get<Uniform>(piece));
+  }
+  return *piece.emplace<std::unique_ptr<Bytes>>(std::move(bytes));
 }
 
-uint64_t ClusterCounts::load(const Chunk& chunk, size_t index) {
-  const uint8_t count = chunk.narrow[index] & kCountMask;
-  if (count != kNarrowMax) return count;
-  const uint16_t wide = chunk.wide->counts[index];
-  return wide == kWideMax ? chunk.wide->huge[index] : wide;
+/// Stores `count` counters below kNarrowMax, which are all the same so far.
+void ClusterCounts::store_row(Piece& piece, size_t index, size_t count, uint8_t counter) {
+  if (const Uniform* uniform = std::get_if<Uniform>(&piece)) {
+    if (*uniform == counter) return;
+    if (count == kPieceClusters) {
+      piece = counter;
+      return;
+    }
+    piece = std::make_unique<Packed>(*uniform);
+  }
+  if (const auto* packed = std::get_if<std::unique_ptr<Packed>>(&piece)) {
+    if ((*packed)->set_row(index, count, counter)) {
+      if ((*packed)->is_uniform(index)) piece = counter;
+      return;
+    }
+  }
+  std::fill_n(make_bytes(piece).narrow.begin() + static_cast<ptrdiff_t>(index), count, counter);
 }
 
-void ClusterCounts::store(Chunk& chunk, size_t index, uint64_t value) {
-  uint8_t& counter = chunk.narrow[index];
-  counter = static_cast<uint8_t>((counter & ~kCountMask) | std::min<uint64_t>(value, kNarrowMax));
-  if (value < kNarrowMax) return;
-  if (!chunk.wide) chunk.wide = std::make_unique<Wide>();
-  chunk.wide->counts[index] = static_cast<uint16_t>(std::min<uint64_t>(value, kWideMax));
-  if (value < kWideMax) return;
-  if (!chunk.wide->huge) chunk.wide->huge = std::make_unique<uint64_t[]>(kChunkClusters);
-  chunk.wide->huge[index] = value;
+/// Adds one reference to each counter as far as that is quick; returns to how many.
+size_t ClusterCounts::add_row_in_piece(Piece& piece, size_t index, size_t count, uint8_t marks) const {
+  if (const auto* bytes = std::get_if<std::unique_ptr<Bytes>>(&piece)) {
+    const std::span<uint8_t> counters = std::span((*bytes)->narrow).subspan(index, count);
+    if (largest_count(counters) >= quick_max_) return 0;
+    mark_and_increment(counters, marks);
+    return count;
+  }
+  const auto* packed = std::get_if<std::unique_ptr<Packed>>(&piece);
+  const uint8_t first = packed ? (*packed)->get(index) : std::get<Uniform>(piece);
+  if (!is_quick(first)) return 0;
+  const size_t row = !packed || (*packed)->is_row(index, count) ? count : 1;
+  store_row(piece, index, row, incremented(first, marks));
+  return row;
 }
 
-uint64_t ClusterCounts::add_slowly(HostCluster cluster, uint64_t times, uint8_t marks) {
-  Chunk& chunk = chunk_of(cluster);
-  const size_t index = cluster.v & (kChunkClusters - 1);
-  const uint64_t count = load(chunk, index);
+uint8_t ClusterCounts::counter(HostCluster cluster) const {
+  uint8_t value = 0;
+  read(cluster, {&value, 1});
+  return value;
+}
+
+/// Stores the whole of a counter, whatever its width.
+void ClusterCounts::store_count(HostCluster cluster, uint64_t count, uint8_t marks) {
+  Piece& piece = piece_of(cluster);
+  const size_t index = index_in_piece(cluster);
+  if (count < kNarrowMax) {
+    store_row(piece, index, 1, static_cast<uint8_t>(count | marks));
+    return;
+  }
+  Bytes& bytes = make_bytes(piece);
+  bytes.narrow[index] = kNarrowMax | marks;
+  if (!bytes.wide) bytes.wide = std::make_unique<Wide>();
+  bytes.wide->counts[index] = static_cast<uint16_t>(std::min<uint64_t>(count, kWideMax));
+  if (count < kWideMax) return;
+  if (!bytes.wide->huge) bytes.wide->huge = std::make_unique<uint64_t[]>(kPieceClusters);
+  bytes.wide->huge[index] = count;
+}
+
+// --- clusters -------------------------------------------------------------------------------------------------------
+
+uint64_t ClusterCounts::add(HostCluster cluster, uint64_t times, uint8_t marks) {
+  if (times == 1 && add_row_in_piece(piece_of(cluster), index_in_piece(cluster), 1, marks) == 1) [[likely]]
+    return 0;
+  const uint64_t count = get(cluster);
   const uint64_t fitting = std::min(times, max_ - std::min(count, max_));
-  store(chunk, index, count + fitting);
-  chunk.narrow[index] |= marks;
+  store_count(cluster, count + fitting, this->marks(cluster) | marks);
   return times - fitting;
 }
 
 uint64_t ClusterCounts::add_row(HostCluster first, uint64_t count, uint8_t marks) {
   assert(first.v <= limit_ && count <= limit_ - first.v);
   for (uint64_t done = 0; done < count;) {
-    const HostCluster cluster = first + done;
-    const uint64_t piece_end = align_down(cluster.v, kChunkClusters) + kChunkClusters;
-    const uint64_t run = std::min(count - done, piece_end - cluster.v);
-    uint8_t* const counters = &chunk_of(cluster).narrow[cluster.v & (kChunkClusters - 1)];
-    if (largest_count({counters, run}) >= quick_max_) return done;
-    mark_and_increment({counters, run}, marks);
-    done += run;
+    const size_t index = index_in_piece(first + done);
+    const size_t wanted = std::min<uint64_t>(count - done, kPieceClusters - index);
+    const size_t added = add_row_in_piece(piece_of(first + done), index, wanted, marks);
+    if (added == 0) return done;
+    done += added;
   }
   return count;
 }
 
 uint64_t ClusterCounts::get(HostCluster cluster) const {
-  assert(cluster.v < limit_);
-  const Chunk* const chunk = chunks_[cluster.v >> kChunkBits].get();
-  return chunk ? load(*chunk, cluster.v & (kChunkClusters - 1)) : 0;
+  const uint8_t count = counter(cluster) & kCountMask;
+  if (count != kNarrowMax) return count;
+  const Wide& wide = *std::get<std::unique_ptr<Bytes>>(piece_of(cluster))->wide;
+  const size_t index = index_in_piece(cluster);
+  return wide.counts[index] == kWideMax ? wide.huge[index] : wide.counts[index];
 }
 
-void ClusterCounts::set(HostCluster cluster, uint64_t value) {
-  assert(cluster.v < limit_);
-  if (value == 0 && !narrow(cluster)) return;
-  store(chunk_of(cluster), cluster.v & (kChunkClusters - 1), value);
-}
+void ClusterCounts::set(HostCluster cluster, uint64_t value) { store_count(cluster, value, marks(cluster)); }
 
-uint8_t ClusterCounts::marks(HostCluster cluster) const {
-  assert(cluster.v < limit_);
-  const uint8_t* counter = narrow(cluster);
-  return counter ? static_cast<uint8_t>(*counter & ~kCountMask) : 0;
+void ClusterCounts::read(HostCluster first, std::span<uint8_t> to) const {
+  const Piece& piece = piece_of(first);
+  const size_t index = index_in_piece(first);
+  assert(to.size() <= kPieceClusters - index);
+  if (const Uniform* uniform = std::get_if<Uniform>(&piece)) {
+    std::ranges::fill(to, *uniform);
+  } else if (const auto* packed = std::get_if<std::unique_ptr<Packed>>(&piece)) {
+    (*packed)->read(index, to);
+  } else {
+    const auto& narrow = std::get<std::unique_ptr<Bytes>>(piece)->narrow;
+    std::copy_n(narrow.begin() + static_cast<ptrdiff_t>(index), to.size(), to.begin());
+  }
 }
 
 bool ClusterCounts::any(HostCluster first, HostCluster end) const {
   end.v = std::min(end.v, limit_);
+  std::array<uint8_t, kPieceClusters> counters;
   while (first < end) {
-    const uint64_t run = std::min(end.v, align_down(first.v, kChunkClusters) + kChunkClusters) - first.v;
-    if (const uint8_t* counters = narrow(first)) {
-      if (std::any_of(counters, counters + run, [](uint8_t counter) { return (counter & kCountMask) != 0; })) {
-        return true;
-      }
+    const std::span<uint8_t> run(counters.data(), std::min(end.v - first.v, kPieceClusters - index_in_piece(first)));
+    if (!untouched(first, first + 1)) {
+      read(first, run);
+      if (std::ranges::any_of(run, [](uint8_t counter) { return (counter & kCountMask) != 0; })) return true;
     }
-    first += run;
+    first += run.size();
   }
   return false;
 }
 
 bool ClusterCounts::untouched(HostCluster first, HostCluster end) const {
   end.v = std::min(end.v, limit_);
-  for (uint64_t cluster = first.v; cluster < end.v; cluster = align_down(cluster, kChunkClusters) + kChunkClusters) {
-    if (chunks_[cluster >> kChunkBits]) return false;
-  }
-  return true;
+  if (first >= end) return true;
+  const std::span<const Piece> touched =
+      std::span(pieces_).subspan(first.v >> kPieceBits, div_ceil(end.v, kPieceClusters) - (first.v >> kPieceBits));
+  return std::ranges::all_of(touched, [](const Piece& piece) {
+    const Uniform* uniform = std::get_if<Uniform>(&piece);
+    return uniform && *uniform == 0;
+  });
 }
 
 HostCluster ClusterCounts::find_free(HostCluster from) const {
-  while (from.v < limit_ && get(from) != 0) ++from;
+  while (from.v < limit_ && get(from) != 0) {
+    const bool all_used = std::holds_alternative<Uniform>(piece_of(from));
+    from.v = all_used ? align_down(from.v, kPieceClusters) + kPieceClusters : from.v + 1;
+  }
   return HostCluster(std::min(from.v, limit_));
 }
 

@@ -47,7 +47,7 @@ Result<void> Qcow2::change_refcount_width_locked(uint32_t order) {
 }
 
 /// All refcounts, with room for new structures of that geometry behind the last cluster in use.
-/// Memory: as ClusterCounts, a byte a cluster.
+/// Memory: as ClusterCounts.
 Result<ClusterCounts> Qcow2::load_refcounts_locked(const Geometry& geometry) {
   const HostCluster end = COIMG_TRY(refcounts_->end_of_used());
   const uint64_t file_clusters = geometry_.clusters_for(file_.length());

@@ -59,11 +59,12 @@ make_fragmented_qcow2() {
 
 make_empty_qcow2() { "$reference" create -q -f qcow2 empty.qcow2 1T; }
 
-# The top of a chain of nine.
+# The top of a chain of nine, with 4 MiB of data in each.
 make_chain_9_qcow2() {
   local layer
-  "$reference" create -q -f qcow2 chain.1.qcow2 10G
+  "$reference" create -q -f qcow2 chain.1.qcow2 1T
   for layer in {2..9}; do
     "$reference" create -q -f qcow2 -b chain.$((layer - 1)).qcow2 -F qcow2 "chain.$layer.qcow2"
+    qemu-io -t unsafe -f qcow2 -c "write -q -P $layer ${layer}0G 4M" "chain.$layer.qcow2"
   done
 }

@@ -16,9 +16,11 @@ convert "$pairs" 'raw -> raw' mix.raw -f raw -O raw
 reference_flags=(-W -m 16)
 convert "$pairs" 'qcow2 -> qcow2, qemu-img -W -m 16' mix.qcow2 -f qcow2 -O qcow2
 convert "$pairs" 'raw -> raw, qemu-img -W -m 16' mix.raw -f raw -O raw
-for format in raw qcow2; do
-  theirs=(cp --sparse=auto mix.raw out.theirs)
-  ours=("$coimg" convert -f raw -O "$format" mix.raw out.ours)
-  side_by_side "$pairs" 1 "raw -> $format, cp --sparse=auto"
+for source in raw qcow2; do
+  for target in raw qcow2; do
+    theirs=(cp --sparse=auto mix.raw out.theirs)
+    ours=("$coimg" convert -f "$source" -O "$target" "mix.$source" out.ours)
+    side_by_side "$pairs" 1 "$source -> $target, cp --sparse=auto"
+  done
 done
 rm -f out.theirs out.ours

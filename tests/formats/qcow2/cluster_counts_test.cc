@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <malloc.h>
+
 #include <algorithm>
+#include <random>
+#include <vector>
 
 #include "formats/qcow2/format.h"
 #include "formats/qcow2/repair.h"
@@ -52,7 +56,7 @@ TEST(ClusterCounts, WhatDoesNotFitIsReturnedForEachWidth) {
 }
 
 TEST(ClusterCounts, ARowIsCountedLikeItsClusters) {
-  constexpr uint64_t kLimit = 3 * ClusterCounts::kChunkClusters;
+  constexpr uint64_t kLimit = 3 * ClusterCounts::kPieceClusters;
   for (const uint64_t max : {uint64_t{1}, uint64_t{3}, uint64_t{65535}}) {
     ClusterCounts rows(kLimit, max), single(kLimit, max);
     for (uint64_t first = 0; first < kLimit; first += 7) {
@@ -81,15 +85,102 @@ TEST(ClusterCounts, ARowStopsWhereACounterIsFull) {
 }
 
 TEST(ClusterCounts, PiecesThatWereNeverCountedInAreFree) {
-  ClusterCounts counts(5 * ClusterCounts::kChunkClusters, 65535);
-  const HostCluster far(3 * ClusterCounts::kChunkClusters + 5);
+  ClusterCounts counts(5 * ClusterCounts::kPieceClusters, 65535);
+  const HostCluster far(3 * ClusterCounts::kPieceClusters + 5);
   counts.add(far, 1, 0);
-  EXPECT_TRUE(counts.untouched(HostCluster(0), HostCluster(3 * ClusterCounts::kChunkClusters)));
-  EXPECT_FALSE(counts.untouched(HostCluster(0), HostCluster(3 * ClusterCounts::kChunkClusters + 1)));
+  EXPECT_TRUE(counts.untouched(HostCluster(0), HostCluster(3 * ClusterCounts::kPieceClusters)));
+  EXPECT_FALSE(counts.untouched(HostCluster(0), HostCluster(3 * ClusterCounts::kPieceClusters + 1)));
   EXPECT_FALSE(counts.any(HostCluster(0), far));
   EXPECT_TRUE(counts.any(HostCluster(0), far + 1));
   EXPECT_EQ(counts.find_free(far), far + 1);
-  EXPECT_EQ(counts.narrow(HostCluster(0)), nullptr);
+}
+
+/// Two counters are easily mixed up where a piece changes its form: each operation on a plain array as well.
+TEST(ClusterCounts, IsAnArrayWhateverTheFormOfItsPieces) {
+  constexpr uint64_t kLimit = 3 * ClusterCounts::kPieceClusters + 100;
+  struct Counter {
+    uint64_t count = 0;
+    uint8_t marks = 0;
+  };
+  for (const unsigned different : {1u, 2u, 4u, 9u}) {  // marks and counts: what fits into which form
+    std::vector<Counter> model(kLimit);
+    ClusterCounts counts(kLimit, 70'000);
+    std::mt19937_64 random(different);
+    const auto below = [&](uint64_t end) { return random() % end; };
+    for (int step = 0; step < 3000; ++step) {
+      const uint64_t first = below(kLimit);
+      const uint64_t longest = step % 3 == 0 ? kLimit : 70;
+      const uint64_t count = std::min(below(longest) + 1, kLimit - first);
+      const auto marks = static_cast<uint8_t>(below(different) % 4 << 6);
+      if (step % 5 == 0) {  // back to few values, so that pieces get smaller again
+        for (uint64_t i = 0; i < count; ++i) {
+          counts.set(HostCluster(first + i), step % different);
+          model[first + i].count = step % different;
+        }
+      } else if (step % 50 == 1) {
+        const uint64_t times = below(different * 20'000);
+        const uint64_t fitting = std::min(times, 70'000 - model[first].count);
+        EXPECT_EQ(counts.add(HostCluster(first), times, marks), times - fitting);
+        model[first].count += fitting;
+        model[first].marks |= marks;
+      } else {
+        for (uint64_t done = 0; done < count;) {
+          done += counts.add_row(HostCluster(first + done), count - done, marks);
+          if (done < count) counts.add(HostCluster(first + done++), 1, marks);
+        }
+        for (uint64_t i = 0; i < count; ++i) {
+          model[first + i].count = std::min<uint64_t>(model[first + i].count + 1, 70'000);
+          model[first + i].marks |= marks;
+        }
+      }
+      if (step % 100 != 0) continue;
+      for (uint64_t i = 0; i < kLimit; ++i) {
+        ASSERT_EQ(counts.get(HostCluster(i)), model[i].count) << "cluster " << i << ", step " << step;
+        ASSERT_EQ(counts.marks(HostCluster(i)), model[i].marks) << "cluster " << i << ", step " << step;
+      }
+      const auto used = [](const Counter& counter) { return counter.count != 0; };
+      EXPECT_EQ(counts.any(HostCluster(first), HostCluster(first + count)),
+                std::any_of(model.begin() + first, model.begin() + first + count, used));
+      EXPECT_EQ(counts.find_free(HostCluster(first)).v,
+                std::find_if_not(model.begin() + first, model.end(), used) - model.begin());
+    }
+  }
+}
+
+/// As the allocator sees it, which keeps a little of what is freed.
+TEST(ClusterCounts, WhatIsTheSameEverywhereTakesNoMemory) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers have an allocator of their own";
+#endif
+  constexpr uint64_t kPieces = 1000, kLimit = kPieces * ClusterCounts::kPieceClusters, kLittle = 8192;
+  const auto add_to_all = [](ClusterCounts& counts, uint64_t index, uint8_t marks) {
+    for (uint64_t piece = 0; piece < kPieces; ++piece) {
+      counts.add(HostCluster(piece * ClusterCounts::kPieceClusters + index), 1, marks);
+    }
+  };
+  ClusterCounts counts(kLimit, 65535);
+  const auto allocated = [] { return ::mallinfo2().uordblks; };
+  const size_t before = allocated();
+  EXPECT_EQ(counts.add_row(HostCluster(0), kLimit, ClusterCounts::kSeenCopied), kLimit);
+  EXPECT_EQ(allocated(), before);
+  // In any order: two bits a cluster until a piece is full.
+  for (uint64_t step = 0; step < ClusterCounts::kPieceClusters; ++step) {
+    add_to_all(counts, step * 7 % ClusterCounts::kPieceClusters, 0);
+    if (step == 300) {
+      EXPECT_GE(allocated() - before, kPieces * ClusterCounts::kPieceClusters / 4);
+      EXPECT_LE(allocated() - before, kPieces * 170 + kLittle);
+    }
+  }
+  EXPECT_LE(allocated() - before, kLittle);
+  EXPECT_EQ(counts.get(HostCluster(kLimit - 1)), 2u);
+  // Four different ones, and a fifth.
+  for (uint64_t index = 0; index < 4; ++index) {
+    for (uint64_t times = 0; times < index; ++times) add_to_all(counts, index, 0);
+  }
+  EXPECT_LE(allocated() - before, kPieces * 170 + kLittle);
+  add_to_all(counts, 4, ClusterCounts::kSeenUncopied);
+  EXPECT_GE(allocated() - before, kPieces * ClusterCounts::kPieceClusters);
+  EXPECT_LE(allocated() - before, kPieces * (ClusterCounts::kPieceClusters + 100));
 }
 
 /// All ranges with a count have a block, all blocks and the table are counted, and nothing was placed on used clusters.
