@@ -109,7 +109,7 @@ bool Checker::accept_region(HostOffset offset, uint64_t bytes, uint64_t times, b
 /// A row of clusters at once where that goes.
 void Checker::add_clusters(HostCluster first, uint64_t count, uint64_t times, uint8_t marks) {
   for (uint64_t done = 0; done < count;) {
-    if (times == 1) done += counts_->add_row(first + done, count - done, marks);
+    done += counts_->add_row(first + done, count - done, times, marks);
     if (done < count) add_cluster(first + done++, times, marks);
   }
 }

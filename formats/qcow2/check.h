@@ -190,7 +190,7 @@ class Checker {
   bool compare_block(HostCluster first, uint64_t count, std::byte* block, const OnDifference& on_difference);
   bool compare_run(HostCluster first, uint64_t count, std::byte* block, uint64_t index,
                    const OnDifference& on_difference);
-  void note_copied(HostCluster cluster, uint64_t refcount);
+  void note_copied(uint8_t counter, uint64_t refcount);
   void note_use(HostCluster cluster) { highest_used_ = std::max(highest_used_, cluster.v); }
 
   Qcow2& image_;

@@ -120,7 +120,8 @@ void Checker::count_refcount_structures() {
       blocks_outside_.push_back(i);
       if (repair_entries_ && block_state(i) == BlockState::kUnreachable) needs_rebuild_ = true;
     } else {
-      // Marked like the data around them, so that all the counters there are the same and take no memory.
+      // Marked like the data around them, so that all the counters there are the same and take no memory. If one has
+      // a wrong refcount, the tables are read a second time for nothing.
       add_metadata(block, geometry_.cluster_size(), 1, Metadata::kOther, ClusterCounts::kSeenCopied);
       const uint64_t count = counts_->get(geometry_.host_cluster(block));
       if (count == 1) continue;
@@ -205,11 +206,16 @@ bool Checker::compare_block(HostCluster first, uint64_t count, std::byte* block,
 /// Compares `count` clusters with the refcounts from `index` on. Returns whether the block was changed.
 bool Checker::compare_run(HostCluster first, uint64_t count, std::byte* block, uint64_t index,
                           const OnDifference& on_difference) {
-  const bool has_counts = !counts_->untouched(first, first + 1);
+  std::array<uint8_t, kGroup> counters;
   const uint32_t order = geometry_.refcount_order();
-  if (has_counts && block && order == 4) {
-    std::array<uint8_t, kGroup> counters;
+  const bool has_counts = !counts_->untouched(first, first + 1);
+  if (has_counts) {
     counts_->read(first, std::span(counters).first(count));
+  } else if (block && (index << order) % 8 == 0 && (count << order) % 8 == 0 &&
+             is_zero({block + (index << order) / 8, (count << order) / 8})) {
+    return false;
+  }
+  if (has_counts && block && order == 4) {
     const GroupFindings findings = find_differences(counters.data(), block + index * 2, count);
     if (findings.wrong == 0) {
       for (uint64_t i = count; findings.in_use != 0 && i-- > 0;) {
@@ -219,21 +225,22 @@ bool Checker::compare_run(HostCluster first, uint64_t count, std::byte* block, u
       }
       return false;
     }
-  } else if (!has_counts && (index << order) % 8 == 0) {
-    if (is_zero({block + (index << order) / 8, (count << order) / 8}) && (count << order) % 8 == 0) return false;
   }
 
   bool changed = false;
   for (uint64_t i = 0; i < count; ++i) {
-    const HostCluster cluster = first + i;
-    const uint64_t counted = counts_->get(cluster);
+    const uint8_t counter = has_counts ? counters[i] : 0;
     const uint64_t stored = block ? read_refcount(block, index + i, order) : 0;
+    if (counter == 0 && stored == 0) continue;
+    const HostCluster cluster = first + i;
+    const uint8_t narrow = counter & ClusterCounts::kCountMask;
+    const uint64_t counted = narrow == ClusterCounts::kNarrowMax ? counts_->get(cluster) : narrow;
     if (counted != 0 || stored != 0) note_use(cluster);
-    note_copied(cluster, stored);
+    note_copied(counter, stored);
     if (stored == counted) continue;
     const std::optional<uint64_t> corrected = on_difference(cluster, stored, counted);
     if (!corrected) continue;
-    note_copied(cluster, *corrected);
+    note_copied(counter, *corrected);
     assert(block);
     write_refcount(block, index + i, order, *corrected);
     changed = true;
@@ -242,9 +249,9 @@ bool Checker::compare_run(HostCluster first, uint64_t count, std::byte* block, u
 }
 
 /// COPIED is right when it is set exactly where the refcount is one.
-void Checker::note_copied(HostCluster cluster, uint64_t refcount) {
+void Checker::note_copied(uint8_t counter, uint64_t refcount) {
   const uint8_t wrong = refcount == 1 ? ClusterCounts::kSeenUncopied : ClusterCounts::kSeenCopied;
-  if (counts_->marks(cluster) & wrong) copied_suspect_ = true;
+  if (counter & wrong) copied_suspect_ = true;
 }
 
 Result<void> Checker::compare() {

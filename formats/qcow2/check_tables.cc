@@ -123,10 +123,16 @@ void Checker::count_l1_entry(L1Entry entry, uint64_t index, uint64_t times, bool
 void Checker::merge_new_l2_tables() {
   std::ranges::sort(new_l2_tables_, {},
                     [](const L2Reference& table) { return std::pair(table.offset.v, uint32_t{table.order}); });
-  const auto old_tables = static_cast<ptrdiff_t>(l2_tables_.size());
-  l2_tables_.insert(l2_tables_.end(), new_l2_tables_.begin(), new_l2_tables_.end());
-  new_l2_tables_.clear();
-  std::ranges::inplace_merge(l2_tables_, l2_tables_.begin() + old_tables, {}, &L2Reference::offset);
+  size_t old_tables = l2_tables_.size();
+  l2_tables_.resize(old_tables + new_l2_tables_.size());
+  for (size_t to = l2_tables_.size(); !new_l2_tables_.empty();) {  // from behind, in place
+    if (old_tables != 0 && l2_tables_[old_tables - 1].offset > new_l2_tables_.back().offset) {
+      l2_tables_[--to] = l2_tables_[--old_tables];
+    } else {
+      l2_tables_[--to] = new_l2_tables_.back();
+      new_l2_tables_.pop_back();
+    }
+  }
   size_t kept = 0;
   for (size_t i = 1; i < l2_tables_.size(); ++i) {
     L2Reference& last = l2_tables_[kept];
@@ -160,7 +166,8 @@ Result<void> Checker::count_l2_tables() {
       [&](const OrderedRead& read, const Result<void>& status, std::span<std::byte> bytes) -> Result<void> {
         COIMG_TRY(check_not_stopped());
         L2Reference& table = l2_tables_[read.tag];
-        // Together with its data, which mostly lie beside it, so that few counters are in between at any time.
+        // Together with its data, which mostly lie beside it, so that few counters differ at any time; and for all L1
+        // tables at once, so that what overflows is reported once.
         add_region(table.offset, geometry_.cluster_size(), table.active + table.inactive, table.marks);
         if (status.ok()) {
           count_l2_table(table, bytes);

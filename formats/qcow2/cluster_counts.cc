@@ -24,11 +24,11 @@ uint8_t largest_count(std::span<const uint8_t> counters) {
   return *std::ranges::max_element(largest);
 }
 
-void mark_and_increment(std::span<uint8_t> counters, uint8_t marks) {
+void add_and_mark(std::span<uint8_t> counters, uint8_t times, uint8_t marks) {
   for (; counters.size() >= kBlock; counters = counters.subspan(kBlock)) {
-    for (size_t i = 0; i < kBlock; ++i) counters[i] = static_cast<uint8_t>((counters[i] + 1) | marks);
+    for (size_t i = 0; i < kBlock; ++i) counters[i] = static_cast<uint8_t>((counters[i] + times) | marks);
   }
-  for (uint8_t& counter : counters) counter = static_cast<uint8_t>((counter + 1) | marks);
+  for (uint8_t& counter : counters) counter = static_cast<uint8_t>((counter + times) | marks);
 }
 
 }  // namespace
@@ -52,7 +52,7 @@ bool ClusterCounts::Packed::for_each_word(Words& words, size_t index, size_t cou
   return true;
 }
 
-unsigned ClusterCounts::Packed::take_slot(uint8_t value) {
+unsigned ClusterCounts::Packed::take_slot(Counter value) {
   unsigned free = kSlots;
   for (unsigned slot = 0; slot < kSlots; ++slot) {
     if (clusters_[slot] == 0) {
@@ -65,7 +65,7 @@ unsigned ClusterCounts::Packed::take_slot(uint8_t value) {
   return free;
 }
 
-bool ClusterCounts::Packed::set_row(size_t index, size_t count, uint8_t value) {
+bool ClusterCounts::Packed::set_row(size_t index, size_t count, Counter value) {
   const unsigned from = slot(index);
   unsigned to = take_slot(value);
   if (to == kSlots) {
@@ -89,7 +89,27 @@ bool ClusterCounts::Packed::is_row(size_t index, size_t count) const {
 }
 
 void ClusterCounts::Packed::read(size_t index, std::span<uint8_t> to) const {
-  for (size_t i = 0; i < to.size(); ++i) to[i] = get(index + i);
+  std::array<uint8_t, kSlots> narrow;
+  std::ranges::transform(values_, narrow.begin(), &Counter::narrow);
+  for (size_t i = 0; i < to.size(); ++i) to[i] = narrow[slot(index + i)];
+}
+
+// --- a byte a cluster -----------------------------------------------------------------------------------------------
+
+uint64_t ClusterCounts::Bytes::get(size_t index) const {
+  const uint8_t count = narrow[index] & kCountMask;
+  if (count != kNarrowMax) return count;
+  return wide->counts[index] == kWideMax ? wide->huge[index] : wide->counts[index];
+}
+
+void ClusterCounts::Bytes::set(size_t index, uint64_t count, uint8_t marks) {
+  narrow[index] = static_cast<uint8_t>(std::min<uint64_t>(count, kNarrowMax) | marks);
+  if (count < kNarrowMax) return;
+  if (!wide) wide = std::make_unique<Wide>();
+  wide->counts[index] = static_cast<uint16_t>(std::min<uint64_t>(count, kWideMax));
+  if (count < kWideMax) return;
+  if (!wide->huge) wide->huge = std::make_unique<uint64_t[]>(kPieceClusters);
+  wide->huge[index] = count;
 }
 
 // --- pieces ---------------------------------------------------------------------------------------------------------
@@ -98,21 +118,22 @@ ClusterCounts::ClusterCounts(uint64_t limit, uint64_t max)
     : limit_(limit),
       max_(max),
       quick_max_(static_cast<uint8_t>(std::min<uint64_t>(max, kNarrowMax - 1))),
+      counter_max_(std::min(max, Counter::kMaxCount)),
       pieces_(div_ceil(limit, kPieceClusters)) {}
 
 ClusterCounts::Bytes& ClusterCounts::make_bytes(Piece& piece) {
   if (const auto* there = std::get_if<std::unique_ptr<Bytes>>(&piece)) return **there;
   auto bytes = std::make_unique<Bytes>();
-  if (const auto* packed = std::get_if<std::unique_ptr<Packed>>(&piece)) {
-    (*packed)->read(0, bytes->narrow);
-  } else {
-    bytes->narrow.fill(std::get<Uniform>(piece));
+  const auto* packed = std::get_if<std::unique_ptr<Packed>>(&piece);
+  for (size_t i = 0; i < kPieceClusters; ++i) {
+    const Counter counter = packed ? (*packed)->get(i) : std::get<Uniform>(piece);
+    bytes->set(i, counter.count, counter.marks);
   }
   return *piece.emplace<std::unique_ptr<Bytes>>(std::move(bytes));
 }
 
-/// Stores `count` counters below kNarrowMax, which are all the same so far.
-void ClusterCounts::store_row(Piece& piece, size_t index, size_t count, uint8_t counter) {
+/// Sets `count` counters, which are all the same so far.
+void ClusterCounts::store_row(Piece& piece, size_t index, size_t count, Counter counter) {
   if (const Uniform* uniform = std::get_if<Uniform>(&piece)) {
     if (*uniform == counter) return;
     if (count == kPieceClusters) {
@@ -127,65 +148,54 @@ void ClusterCounts::store_row(Piece& piece, size_t index, size_t count, uint8_t 
       return;
     }
   }
-  std::fill_n(make_bytes(piece).narrow.begin() + static_cast<ptrdiff_t>(index), count, counter);
+  Bytes& bytes = make_bytes(piece);
+  for (size_t i = 0; i < count; ++i) bytes.set(index + i, counter.count, counter.marks);
 }
 
-/// Adds one reference to each counter as far as that is quick; returns to how many.
-size_t ClusterCounts::add_row_in_piece(Piece& piece, size_t index, size_t count, uint8_t marks) const {
+/// Adds references to each counter as far as that is quick; returns to how many.
+size_t ClusterCounts::add_row_in_piece(Piece& piece, size_t index, size_t count, uint64_t times, uint8_t marks) const {
   if (const auto* bytes = std::get_if<std::unique_ptr<Bytes>>(&piece)) {
     const std::span<uint8_t> counters = std::span((*bytes)->narrow).subspan(index, count);
-    if (largest_count(counters) >= quick_max_) return 0;
-    mark_and_increment(counters, marks);
+    if (times > quick_max_ || largest_count(counters) > quick_max_ - times) return 0;
+    add_and_mark(counters, static_cast<uint8_t>(times), marks);
     return count;
   }
   const auto* packed = std::get_if<std::unique_ptr<Packed>>(&piece);
-  const uint8_t first = packed ? (*packed)->get(index) : std::get<Uniform>(piece);
-  if (!is_quick(first)) return 0;
+  const Counter first = packed ? (*packed)->get(index) : std::get<Uniform>(piece);
+  if (times > counter_max_ || first.count > counter_max_ - times) return 0;
   const size_t row = !packed || (*packed)->is_row(index, count) ? count : 1;
-  store_row(piece, index, row, incremented(first, marks));
+  store_row(piece, index, row, {.count = first.count + times, .marks = static_cast<uint8_t>(first.marks | marks)});
   return row;
 }
 
-uint8_t ClusterCounts::counter(HostCluster cluster) const {
-  uint8_t value = 0;
-  read(cluster, {&value, 1});
-  return value;
-}
-
-/// Stores the whole of a counter, whatever its width.
-void ClusterCounts::store_count(HostCluster cluster, uint64_t count, uint8_t marks) {
+/// Sets the whole of a counter, whatever its width.
+void ClusterCounts::store(HostCluster cluster, uint64_t count, uint8_t marks) {
   Piece& piece = piece_of(cluster);
   const size_t index = index_in_piece(cluster);
-  if (count < kNarrowMax) {
-    store_row(piece, index, 1, static_cast<uint8_t>(count | marks));
-    return;
+  if (count <= Counter::kMaxCount) {
+    store_row(piece, index, 1, {.count = count, .marks = marks});
+  } else {
+    make_bytes(piece).set(index, count, marks);
   }
-  Bytes& bytes = make_bytes(piece);
-  bytes.narrow[index] = kNarrowMax | marks;
-  if (!bytes.wide) bytes.wide = std::make_unique<Wide>();
-  bytes.wide->counts[index] = static_cast<uint16_t>(std::min<uint64_t>(count, kWideMax));
-  if (count < kWideMax) return;
-  if (!bytes.wide->huge) bytes.wide->huge = std::make_unique<uint64_t[]>(kPieceClusters);
-  bytes.wide->huge[index] = count;
 }
 
 // --- clusters -------------------------------------------------------------------------------------------------------
 
 uint64_t ClusterCounts::add(HostCluster cluster, uint64_t times, uint8_t marks) {
-  if (times == 1 && add_row_in_piece(piece_of(cluster), index_in_piece(cluster), 1, marks) == 1) [[likely]]
+  if (add_row_in_piece(piece_of(cluster), index_in_piece(cluster), 1, times, marks) == 1) [[likely]]
     return 0;
   const uint64_t count = get(cluster);
   const uint64_t fitting = std::min(times, max_ - std::min(count, max_));
-  store_count(cluster, count + fitting, this->marks(cluster) | marks);
+  store(cluster, count + fitting, this->marks(cluster) | marks);
   return times - fitting;
 }
 
-uint64_t ClusterCounts::add_row(HostCluster first, uint64_t count, uint8_t marks) {
+uint64_t ClusterCounts::add_row(HostCluster first, uint64_t count, uint64_t times, uint8_t marks) {
   assert(first.v <= limit_ && count <= limit_ - first.v);
   for (uint64_t done = 0; done < count;) {
     const size_t index = index_in_piece(first + done);
     const size_t wanted = std::min<uint64_t>(count - done, kPieceClusters - index);
-    const size_t added = add_row_in_piece(piece_of(first + done), index, wanted, marks);
+    const size_t added = add_row_in_piece(piece_of(first + done), index, wanted, times, marks);
     if (added == 0) return done;
     done += added;
   }
@@ -193,21 +203,27 @@ uint64_t ClusterCounts::add_row(HostCluster first, uint64_t count, uint8_t marks
 }
 
 uint64_t ClusterCounts::get(HostCluster cluster) const {
-  const uint8_t count = counter(cluster) & kCountMask;
-  if (count != kNarrowMax) return count;
-  const Wide& wide = *std::get<std::unique_ptr<Bytes>>(piece_of(cluster))->wide;
+  const Piece& piece = piece_of(cluster);
   const size_t index = index_in_piece(cluster);
-  return wide.counts[index] == kWideMax ? wide.huge[index] : wide.counts[index];
+  if (const Uniform* uniform = std::get_if<Uniform>(&piece)) return uniform->count;
+  if (const auto* packed = std::get_if<std::unique_ptr<Packed>>(&piece)) return (*packed)->get(index).count;
+  return std::get<std::unique_ptr<Bytes>>(piece)->get(index);
 }
 
-void ClusterCounts::set(HostCluster cluster, uint64_t value) { store_count(cluster, value, marks(cluster)); }
+void ClusterCounts::set(HostCluster cluster, uint64_t value) { store(cluster, value, marks(cluster)); }
+
+uint8_t ClusterCounts::marks(HostCluster cluster) const {
+  uint8_t counter = 0;
+  read(cluster, {&counter, 1});
+  return counter & static_cast<uint8_t>(~kCountMask);
+}
 
 void ClusterCounts::read(HostCluster first, std::span<uint8_t> to) const {
   const Piece& piece = piece_of(first);
   const size_t index = index_in_piece(first);
   assert(to.size() <= kPieceClusters - index);
   if (const Uniform* uniform = std::get_if<Uniform>(&piece)) {
-    std::ranges::fill(to, *uniform);
+    std::ranges::fill(to, uniform->narrow());
   } else if (const auto* packed = std::get_if<std::unique_ptr<Packed>>(&piece)) {
     (*packed)->read(index, to);
   } else {
@@ -237,7 +253,7 @@ bool ClusterCounts::untouched(HostCluster first, HostCluster end) const {
       std::span(pieces_).subspan(first.v >> kPieceBits, div_ceil(end.v, kPieceClusters) - (first.v >> kPieceBits));
   return std::ranges::all_of(touched, [](const Piece& piece) {
     const Uniform* uniform = std::get_if<Uniform>(&piece);
-    return uniform && *uniform == 0;
+    return uniform && *uniform == Uniform{};
   });
 }
 

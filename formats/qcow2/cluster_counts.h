@@ -1,6 +1,7 @@
 // ClusterCounts: how many references check found to each host cluster. No I/O.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cassert>
 #include <cstddef>
@@ -18,16 +19,15 @@ namespace coimg::qcow2 {
 ///
 /// Memory: nearly all clusters of an image have the same count, or will have it once all tables are read. So the
 /// counters are kept in pieces. A piece whose counters are all the same takes 16 bytes; one with up to four different
-/// counters takes two bits a cluster (4 MiB for a TiB of 64 KiB clusters, if all pieces are such), and one with more a
-/// byte a cluster. A piece in which a counter outgrows 6 bits, as with many snapshots, takes two bytes a cluster more;
-/// one with a counter of more than 16 bits, another eight. Pieces are small, as a damaged table may refer to clusters
-/// all over a huge file.
+/// counters takes two bits a cluster (4 MiB for a TiB of 64 KiB clusters, if all pieces are such); one that has once
+/// had more takes a byte a cluster for good, two bytes more if any of them outgrew 6 bits, and another eight if one
+/// outgrew 16. Pieces are small, as a damaged table may refer to clusters all over a huge file.
 class ClusterCounts {
  public:
   static constexpr unsigned kPieceBits = 9;
   static constexpr uint64_t kPieceClusters = uint64_t{1} << kPieceBits;
 
-  /// Layout of a counter. A count of kNarrowMax stands for "look into the wide ones".
+  /// Layout of a narrow counter. A count of kNarrowMax stands for itself and all above.
   static constexpr uint8_t kCountMask = 0x3f, kNarrowMax = kCountMask;
   /// An active entry points here and has COPIED set, or it is metadata that must have one reference.
   static constexpr uint8_t kSeenCopied = 0x40;
@@ -43,16 +43,14 @@ class ClusterCounts {
   /// Adds `times` references and the marks; returns how many did not fit.
   uint64_t add(HostCluster cluster, uint64_t times, uint8_t marks);
 
-  /// Adds one reference and the marks to each of `count` clusters in a row. Returns how many of them it did: it stops
-  /// at those that take add().
-  uint64_t add_row(HostCluster first, uint64_t count, uint8_t marks);
+  /// Adds `times` references and the marks to each of `count` clusters in a row. Returns how many of them it did: it
+  /// stops at those that take add().
+  uint64_t add_row(HostCluster first, uint64_t count, uint64_t times, uint8_t marks);
 
   [[nodiscard]] uint64_t get(HostCluster cluster) const;
   /// Replaces the count; the marks stay. `value` may exceed max().
   void set(HostCluster cluster, uint64_t value);
-  [[nodiscard]] uint8_t marks(HostCluster cluster) const {
-    return counter(cluster) & static_cast<uint8_t>(~kCountMask);
-  }
+  [[nodiscard]] uint8_t marks(HostCluster cluster) const;
 
   /// The counters from `first` on, as many as `to` holds; all in one piece.
   void read(HostCluster first, std::span<uint8_t> to) const;
@@ -66,16 +64,24 @@ class ClusterCounts {
  private:
   static constexpr uint16_t kWideMax = UINT16_MAX;
 
-  /// All counters are the same, and below kNarrowMax.
-  using Uniform = uint8_t;
+  struct Counter {
+    static constexpr uint64_t kMaxCount = (uint64_t{1} << 56) - 1;
+    uint64_t count : 56;
+    uint64_t marks : 8;
+    bool operator==(const Counter&) const = default;
+    [[nodiscard]] uint8_t narrow() const { return static_cast<uint8_t>(std::min<uint64_t>(count, kNarrowMax) | marks); }
+  };
 
-  /// Up to four different counters, all below kNarrowMax.
+  /// All counters are the same.
+  using Uniform = Counter;
+
+  /// Up to four different counters.
   class Packed {
    public:
-    explicit Packed(Uniform value) : values_{value}, clusters_{kPieceClusters} {}
-    [[nodiscard]] uint8_t get(size_t index) const { return values_[slot(index)]; }
+    explicit Packed(Counter counter) : values_{counter}, clusters_{kPieceClusters} {}
+    [[nodiscard]] Counter get(size_t index) const { return values_[slot(index)]; }
     /// Sets `count` counters that are all the same so far. False, and nothing is done, if `value` would be a fifth one.
-    [[nodiscard]] bool set_row(size_t index, size_t count, uint8_t value);
+    [[nodiscard]] bool set_row(size_t index, size_t count, Counter value);
     /// Whether `count` counters are all the same.
     [[nodiscard]] bool is_row(size_t index, size_t count) const;
     /// Whether all of them have the value of this one.
@@ -93,9 +99,9 @@ class ClusterCounts {
       return words_[index / kSlotsPerWord] >> (index % kSlotsPerWord * kSlotBits) & (kSlots - 1);
     }
     /// The slot for a value, which is taken if it is new; kSlots when there is none left.
-    unsigned take_slot(uint8_t value);
+    unsigned take_slot(Counter value);
 
-    std::array<uint8_t, kSlots> values_;
+    std::array<Counter, kSlots> values_;
     std::array<uint16_t, kSlots> clusters_;  ///< how many have the value; a slot with none is free
     std::array<uint64_t, kPieceClusters / kSlotsPerWord> words_{};
   };
@@ -107,6 +113,8 @@ class ClusterCounts {
   struct Bytes {
     std::array<uint8_t, kPieceClusters> narrow;
     std::unique_ptr<Wide> wide;
+    [[nodiscard]] uint64_t get(size_t index) const;
+    void set(size_t index, uint64_t count, uint8_t marks);
   };
 
   using Piece = std::variant<Uniform, std::unique_ptr<Packed>, std::unique_ptr<Bytes>>;
@@ -121,20 +129,14 @@ class ClusterCounts {
     assert(cluster.v < limit_);
     return pieces_[cluster.v >> kPieceBits];
   }
-  [[nodiscard]] uint8_t counter(HostCluster cluster) const;
-  /// Whether one reference may be added to a counter without a look at the wide ones and at max().
-  [[nodiscard]] bool is_quick(uint8_t counter) const { return (counter & kCountMask) < quick_max_; }
-  [[nodiscard]] static uint8_t incremented(uint8_t counter, uint8_t marks) {
-    return static_cast<uint8_t>((counter + 1) | marks);
-  }
-
   static Bytes& make_bytes(Piece& piece);
-  static void store_row(Piece& piece, size_t index, size_t count, uint8_t counter);
-  size_t add_row_in_piece(Piece& piece, size_t index, size_t count, uint8_t marks) const;
-  void store_count(HostCluster cluster, uint64_t count, uint8_t marks);
+  static void store_row(Piece& piece, size_t index, size_t count, Counter counter);
+  size_t add_row_in_piece(Piece& piece, size_t index, size_t count, uint64_t times, uint8_t marks) const;
+  void store(HostCluster cluster, uint64_t count, uint8_t marks);
 
   uint64_t limit_, max_;
-  uint8_t quick_max_;  ///< a counter below this may simply be incremented
+  uint8_t quick_max_;     ///< up to this a narrow counter may simply be raised
+  uint64_t counter_max_;  ///< and a Counter up to this
   std::vector<Piece> pieces_;
 };
 

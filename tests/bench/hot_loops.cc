@@ -130,6 +130,25 @@ void count_block_status() no_coroutine_fn {
   run_in_main_loop([&]() coroutine_fn { close(*image); });
 }
 
+// --- check ----------------------------------------------------------------------------------------------------------
+
+void count_check(const char* name, const std::string& options, bool with_snapshot) no_coroutine_fn {
+  class Reporter final : public CheckReporter {
+    void finding(std::string_view line) override { require(false, line); }
+  } reporter;
+  std::unique_ptr<BlockNode> image;
+  run_in_main_loop([&]() coroutine_fn {
+    image = make_qcow2(64 * kMiB, "preallocation=metadata," + options);
+    require(!with_snapshot || image->co_create_snapshot("one").ok(), "no snapshot can be made");
+    require(image->co_flush().ok(), "a flush fails");
+  });
+  count_in_coroutine(name, [&]() coroutine_fn {
+    const auto result = image->co_check({.reporter = &reporter, .should_stop = {}});
+    require(result.ok() && result->allocated_clusters == result->total_clusters, "not all clusters are counted");
+  });
+  run_in_main_loop([&]() coroutine_fn { close(*image); });
+}
+
 // --- copies ---------------------------------------------------------------------------------------------------------
 
 /// 8 MiB: of every `period` bytes `data_bytes` are data, and the others zeros.
@@ -167,6 +186,9 @@ void run() no_coroutine_fn {
   MainLoop::init();
   count_zero_detection();
   count_block_status();
+  count_check("check", "cluster_size=512", false);  // 131,072 clusters
+  count_check("check_with_snapshot", "cluster_size=512", true);
+  count_check("check_8_bit_refcounts", "cluster_size=512,refcount_bits=8", false);
   // Long runs show what is done with each byte, short ones what a run costs.
   const std::vector<std::byte> long_runs = content_of(112 * kKiB, 128 * kKiB);
   const std::vector<std::byte> short_runs = content_of(4 * kKiB, 16 * kKiB);

@@ -45,7 +45,13 @@ make_root_zstd_qcow2() {
 # 512 GiB, all of them with a place in the file, and none of them written.
 make_large_qcow2() { "$reference" create -q -f qcow2 -o preallocation=metadata large.qcow2 512G; }
 
-# As many bytes as the metadata of that, in one piece.
+make_large_snapshot_qcow2() {
+  need large.qcow2
+  cp --sparse=always large.qcow2 large_snapshot.qcow2
+  "$reference" snapshot -c one large_snapshot.qcow2
+}
+
+# As many bytes as the metadata of large.qcow2, in one piece.
 make_metadata() {
   need large.qcow2
   head -c "$(($(du -k large.qcow2 | cut -f1) * 1024))" /dev/urandom >metadata
@@ -59,7 +65,7 @@ make_fragmented_qcow2() {
 
 make_empty_qcow2() { "$reference" create -q -f qcow2 empty.qcow2 1T; }
 
-# The top of a chain of nine, with 4 MiB of data in each.
+# The top of a chain of nine, with 4 MiB of data in each but the first.
 make_chain_9_qcow2() {
   local layer
   "$reference" create -q -f qcow2 chain.1.qcow2 1T

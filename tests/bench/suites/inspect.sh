@@ -1,12 +1,13 @@
 # Commands that look at metadata. Those of a few milliseconds, which is mostly how long a program takes to start, run
 # several times in one timing; the table shows one run.
 # shellcheck shell=bash
-need large.qcow2 metadata fragmented.qcow2 empty.qcow2 chain.9.qcow2
+need large.qcow2 large_snapshot.qcow2 metadata fragmented.qcow2 empty.qcow2 chain.9.qcow2
 heading inspect
 both 1 'check, 512 GiB' check large.qcow2
 theirs=(dd if=metadata of=/dev/null bs=64k status=none)
 ours=("$coimg" check large.qcow2)
 side_by_side "$pairs" 1 'check, dd of as many bytes'
+both 1 'check, 512 GiB, a snapshot' check large_snapshot.qcow2
 both 1 'map, 512 GiB' map --output=json large.qcow2
 both 10 'map, fragmented' map --output=json fragmented.qcow2
 both 1 'measure, 512 GiB' measure -O qcow2 large.qcow2
