@@ -117,7 +117,7 @@ class Checker {
   /// A table could not be followed: what it refers to is not counted, so that refcounts must not be lowered.
   [[nodiscard]] bool lost_references() const { return lost_references_; }
   /// Some COPIED flag may be wrong.
-  [[nodiscard]] bool copied_suspect() const { return copied_suspect_; }
+  [[nodiscard]] bool copied_suspect() const { return copied_suspect_ && active_l1_counted_; }
   /// No cluster in use has a refcount that is too low, or one that could not be counted. Tables that are not followed
   /// aside.
   [[nodiscard]] bool refcounts_match() const { return low_refcounts_ == 0 && !overflowed_ && blocks_outside_.empty(); }
@@ -220,6 +220,7 @@ class Checker {
   std::vector<DamagedBitmapTable> damaged_bitmap_tables_;
   uint64_t lost_bitmap_tables_ = 0;
   bool needs_rebuild_ = false, io_failed_ = false, lost_references_ = false, copied_suspect_ = false;
+  bool active_l1_counted_ = false;  ///< else no entry is known to be there
 };
 
 }  // namespace coimg::qcow2

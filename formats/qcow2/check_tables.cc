@@ -38,7 +38,8 @@ uint64_t load_be64(const std::byte* bytes) {
 void Checker::count_active_l1() {
   image_.lock_.assert_wrlocked();
   const size_t entries = image_.l1_table_.size();
-  if (!add_metadata(header_.l1_table_offset, entries * 8, 1, Metadata::kActiveL1)) return;
+  active_l1_counted_ = add_metadata(header_.l1_table_offset, entries * 8, 1, Metadata::kActiveL1);
+  if (!active_l1_counted_) return;
   const uint64_t tables = std::ranges::count_if(image_.l1_table_, [](L1Entry entry) { return entry.has_table(); });
   l2_tables_.reserve(std::min(tables, file_clusters_));
   for (size_t i = 0; i < entries; ++i) {
