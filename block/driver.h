@@ -71,6 +71,10 @@ struct ZeroOptions {
   PlacementOrder::Ticket* placement = nullptr;
 };
 
+struct ByteRange {
+  uint64_t offset = 0, bytes = 0;
+};
+
 /// Snapshot list entry for info.
 struct SnapshotInfo {
   std::string id, name;
@@ -204,6 +208,14 @@ class BlockDriver {
   /// The range's content is no longer needed. May do nothing (ENOTSUP counts as that); afterwards old content or zeros
   /// are read. Aligned to limits().discard_alignment and to sectors, but for an end that is the image's.
   virtual Result<void> pdiscard(uint64_t offset, uint64_t bytes) coroutine_fn;
+
+  /// Protocols: gives ranges that are going to be written their space at once, as it is cheaper in one go and where
+  /// each is small and far from the next. No content changes, nor the length. ENOSPC when there is not enough; nothing
+  /// happens where space cannot be had in advance.
+  virtual Result<void> reserve(std::span<const ByteRange> ranges) coroutine_fn {
+    (void)ranges;
+    return {};
+  }
 
   /// Writes whole clusters (the disk's last one may be partial) compressed, each on its own; what does not shrink is
   /// stored plain. Aligned to limits().compression_unit. The clusters must not be allocated yet (EIO).

@@ -105,6 +105,8 @@ class Blkdebug final : public BlockDriver, public BlockDebugger {
     });
   }
 
+  Result<void> reserve(std::span<const ByteRange> ranges) coroutine_fn override { return image_.co_reserve(ranges); }
+
   Result<void> pdiscard(uint64_t offset, uint64_t bytes) coroutine_fn override {
     if (bytes < options_.opt_discard) return Error::from_errno(ENOTSUP);
     return in_steps(offset, bytes, options_.max_discard, [&](uint64_t start, uint64_t step) coroutine_fn {

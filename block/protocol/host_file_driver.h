@@ -41,6 +41,7 @@ class HostFile final : public BlockDriver {
   /// Beyond the end the file grows.
   Result<void> pwritev(uint64_t offset, const IoVector& iov, const WriteOptions& options) coroutine_fn override;
   Result<void> pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOptions& options) coroutine_fn override;
+  Result<void> reserve(std::span<const ByteRange> ranges) coroutine_fn override;
   Result<void> pdiscard(uint64_t offset, uint64_t bytes) coroutine_fn override;
   /// Once it has failed it fails for good: the kernel reports lost pages once and then forgets them.
   Result<void> flush() coroutine_fn override;

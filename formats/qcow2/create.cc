@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <span>
 #include <vector>
 
@@ -60,6 +61,24 @@ Result<void> write_zeros(BlockNode& file, HostOffset offset, uint64_t bytes) cor
   return file.co_pwrite(offset.v, AlignedBuffer::zeroed(bytes).span());
 }
 
+/// L2 tables that lie scattered among clusters which nothing is written to, and refcount blocks.
+Result<void> reserve_tables(BlockNode& file, const Geometry& geometry, const FreshLayout& layout) coroutine_fn {
+  std::vector<uint64_t> offsets;
+  offsets.reserve(layout.l2_tables.size() + layout.blocks.size());
+  for (const HostOffset table : layout.l2_tables) offsets.push_back(table.v);
+  std::ranges::copy_if(layout.blocks, std::back_inserter(offsets), [](uint64_t block) { return block != 0; });
+  std::ranges::sort(offsets);
+  std::vector<ByteRange> ranges;
+  for (const uint64_t offset : offsets) {
+    if (!ranges.empty() && ranges.back().offset + ranges.back().bytes == offset) {
+      ranges.back().bytes += geometry.cluster_size();
+    } else {
+      ranges.push_back({offset, geometry.cluster_size()});
+    }
+  }
+  return file.co_reserve(ranges);
+}
+
 /// L1 and L2 tables that give every cluster of the disk its place.
 Result<void> write_preallocated_tables(BlockNode& file, const Geometry& geometry, const FreshLayout& layout,
                                        uint64_t data_clusters) coroutine_fn {
@@ -107,6 +126,7 @@ Result<void> create_image(BlockNode& file, const CreateOptions& options) {
     // What only metadata refer to stays a hole.
     const bool reserve = preallocation == Preallocation::kFalloc || preallocation == Preallocation::kFull;
     COIMG_TRY(file.co_truncate(layout.file_bytes, reserve ? preallocation : Preallocation::kOff));
+    if (!reserve && layout.l2_tables.size() > 1) COIMG_TRY(reserve_tables(file, geometry, layout));
     COIMG_TRY(write_preallocated_tables(file, geometry, layout, geometry.clusters_for(header.size)));
   } else if (layout.l1_entries != 0) {
     COIMG_TRY(write_zeros(file, layout.l1_table, layout.l1_entries * sizeof(be64)));

@@ -314,6 +314,20 @@ TEST_F(HostFileTest, PreallocationReservesOrWrites) {
 }
 
 /// Lets files grow no further than `bytes` while it lives: the next best thing to a full disk.
+TEST_F(HostFileTest, ReservingTakesSpaceAndChangesNothingElse) {
+  make_file(8 << 20, "xyz");
+  with_file(writable(), [&](BlockDriver& file) coroutine_fn {
+    const std::optional<uint64_t> before = file.allocated_file_size().value();
+    const ByteRange ranges[] = {{0, 65536}, {4 << 20, 65536}, {16 << 20, 65536}};
+    EXPECT_TRUE(file.reserve(ranges).ok());
+    EXPECT_GE(file.allocated_file_size().value(), 3 * 65536U);
+    EXPECT_LT(before, 65536U);
+    EXPECT_EQ(file.length(), 8U << 20);
+    EXPECT_EQ(read(file, 0, 4), std::string("xyz\0", 4));
+    EXPECT_EQ(read(file, 4 << 20, 65536), std::string(65536, '\0'));
+  });
+}
+
 class FileSizeLimit {
  public:
   explicit FileSizeLimit(uint64_t bytes) {
@@ -350,6 +364,8 @@ TEST_F(HostFileTest, PreallocatingMoreThanADiskHasFailsWithItsReason) {
     const auto full = file.truncate(4 << 20, Preallocation::kFull);
     EXPECT_EQ(full.error().message(), "Could not write zeros for preallocation: No space left on device");
     EXPECT_EQ(file.truncate(4 << 20, Preallocation::kFalloc).error().errnum(), ENOSPC);
+    const ByteRange range = {0, 4 << 20};
+    EXPECT_EQ(file.reserve(std::span(&range, 1)).error().message(), "Could not reserve space: No space left on device");
     EXPECT_EQ(file.length(), 0U);
     EXPECT_EQ(write(file, 0, std::string(2 << 20, 'x')).error().errnum(), ENOSPC);
     // This file system has holes but no way to zero a range and keep its space: that is made of two steps.
