@@ -46,7 +46,7 @@ class BlockNode {
   /// Falls back to writing zeros for what the driver does not support, unless options.no_fallback: then ENOTSUP, with
   /// part of the range zeroed perhaps.
   Result<void> co_pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOptions& options = {}) coroutine_fn;
-  /// Protocol nodes; see BlockDriver. EACCES on a read-only node.
+  /// Gives ranges of a file their space before they are written; see BlockDriver. EACCES on a read-only node.
   Result<void> co_reserve(std::span<const ByteRange> ranges) coroutine_fn;
   /// Advice: clipped to the length and to what the driver can act on; possibly nothing happens.
   Result<void> co_pdiscard(uint64_t offset, uint64_t bytes) coroutine_fn;

@@ -327,7 +327,7 @@ Result<void> BlockNode::write_zero_buffers(uint64_t offset, uint64_t bytes) {
 }
 
 Result<void> BlockNode::co_reserve(std::span<const ByteRange> ranges) {
-  assert(driver_ && !closed_ && is_protocol_);
+  assert(driver_ && !closed_);
   if (!flags_.writable) return Error(EACCES, "image is read-only");
   return driver_->reserve(ranges).in_file(filename_);
 }
