@@ -210,8 +210,8 @@ class BlockDriver {
   virtual Result<void> pdiscard(uint64_t offset, uint64_t bytes) coroutine_fn;
 
   /// Protocols: gives ranges that are going to be written their space at once, as it is cheaper in one go and where
-  /// each is small and far from the next. No content changes, nor the length. ENOSPC when there is not enough; nothing
-  /// happens where space cannot be had in advance.
+  /// each is small and far from the next. No content changes, nor the length. ENOSPC or EDQUOT when there is not
+  /// enough; nothing happens where space cannot be had in advance.
   virtual Result<void> reserve(std::span<const ByteRange> ranges) coroutine_fn {
     (void)ranges;
     return {};

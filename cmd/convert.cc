@@ -63,7 +63,7 @@ void ConvertCommand::declare(OptionDeclarer& options) {
   request_.snapshot.declare(options);
   declare_numbers(options);
   options.flag("-c", request_.compress, "Write compressed clusters");
-  options.flag("-C", offload_, "Let the host copy where it can");
+  options.flag("-C", offload_, "Accepted for compatibility: data are always copied by this program");
   options.flag("-n", request_.skip_create, "Do not create the target; it must exist and be large enough");
   options.flag("-p", show_progress_, "Show progress");
   options.flag("-q", request_.quiet, "Print nothing but errors");

@@ -101,9 +101,9 @@ Result<void> HostFile::reserve(std::span<const ByteRange> ranges) {
     }
     return 0;
   });
-  if (error == 0) return {};
-  if (!is_missing_operation(error)) return Error::from_errno(error, "Could not reserve space");
-  can_allocate_ = false;
+  if (error == ENOSPC || error == EDQUOT) return Error::from_errno(error, "Could not reserve space");
+  // Whatever else is wrong here, writing tells it, or works.
+  if (is_missing_operation(error)) can_allocate_ = false;
   return {};
 }
 

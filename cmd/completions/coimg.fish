@@ -145,7 +145,7 @@ complete -c coimg -n '__fish_seen_subcommand_from convert' -x -s r -d 'Write no 
 complete -c coimg -n '__fish_seen_subcommand_from convert' -x -s m -d 'Requests in flight, 1 to 16'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -x -l compression-level -d '1 (fast) to 19 (small)'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -s c -d 'Write compressed clusters'
-complete -c coimg -n '__fish_seen_subcommand_from convert' -s C -d 'Let the host copy where it can'
+complete -c coimg -n '__fish_seen_subcommand_from convert' -s C -d 'Accepted for compatibility: data are always copied by this program'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -s n -d 'Do not create the target'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -s p -d 'Show progress'
 complete -c coimg -n '__fish_seen_subcommand_from convert' -s q -d 'Print nothing but errors'

@@ -78,6 +78,10 @@ uint64_t bitmap_clusters_at_once(const Geometry& geometry) {
   return std::max<uint64_t>(1, kMiB >> geometry.cluster_bits());
 }
 
+Error too_many_bitmap_tables() {
+  return {EFBIG, fmt::format("the bitmap tables take more than {} bytes", kMaxBitmapTablesBytes)};
+}
+
 Result<std::vector<BitmapEntry>> load_bitmap_directory(BlockNode& file, const Header& header) {
   std::vector<BitmapEntry> bitmaps;
   if (!header.bitmaps || !(header.autoclear_features & kBitmapsValid)) return bitmaps;

@@ -17,6 +17,8 @@ namespace coimg::qcow2 {
 inline constexpr uint32_t kMaxBitmapNameBytes = 1023;
 /// Of the bits of one bitmap.
 inline constexpr uint64_t kMaxBitmapBytes = 512 * kMiB;
+/// Of all bitmap tables that are looked at: several bitmaps may name one range of the file.
+inline constexpr uint64_t kMaxBitmapTablesBytes = 64 * kMiB;
 
 struct BitmapEntry {
   HostOffset table_offset = {};  ///< 0: not stored yet
@@ -52,6 +54,9 @@ uint64_t bitmap_data_bytes(uint64_t disk_bytes, uint8_t granularity_bits);
 Result<void> check_bitmap_size(uint64_t disk_bytes, uint8_t granularity_bits);
 /// So many clusters of bits at most are allocated and written together.
 uint64_t bitmap_clusters_at_once(const Geometry& geometry);
+
+/// EFBIG: the tables of all bitmaps break their limit.
+Error too_many_bitmap_tables();
 
 /// Errors: EINVAL for any malformed entry; the image must not be opened then.
 Result<std::vector<BitmapEntry>> load_bitmap_directory(BlockNode& file, const Header& header) coroutine_fn;

@@ -19,7 +19,6 @@ namespace {
 
 /// The tables of a thousand bitmaps of the largest size at the default cluster size. Damaged directories may claim
 /// more.
-constexpr uint64_t kMaxAllTablesBytes = 64 * kMiB;
 
 }  // namespace
 
@@ -57,9 +56,7 @@ Result<void> Bitmaps::prepare_for_writing() {
 Result<void> Bitmaps::load_table(Bitmap& bitmap) {
   if (bitmap.loaded) return {};
   const uint64_t bytes = uint64_t{bitmap.entry.table_entries} * sizeof(be64);
-  if (bytes > kMaxAllTablesBytes - table_bytes_) {
-    return Error(EFBIG, fmt::format("the bitmap tables take more than {} bytes", kMaxAllTablesBytes));
-  }
+  if (bytes > kMaxBitmapTablesBytes - table_bytes_) return too_many_bitmap_tables();
   const uint64_t file_bytes = image_.file_.exact_length();
   const auto damaged = [&] {
     return Error(EINVAL, fmt::format("Could not read bitmap_table table from image for bitmap '{}': Invalid argument",

@@ -132,6 +132,8 @@ bool Checker::add_metadata(HostOffset offset, uint64_t bytes, uint64_t times, Me
 }
 
 bool Checker::overlaps_metadata(HostOffset offset, uint64_t bytes, std::optional<Metadata> own) const {
+  const HostCluster end(std::min(geometry_.host_cluster(offset + (bytes - 1)).v + 1, counts_->limit()));
+  if (bitmap_data_ && bitmap_data_->any(geometry_.host_cluster(offset), end)) return true;
   return std::ranges::any_of(metadata_, [&](const MetadataExtent& extent) {
     return extent.offset < offset.v + bytes && offset.v < extent.end && extent.kind != own;
   });
@@ -173,6 +175,7 @@ Result<void> Checker::count_snapshots() {
   std::ranges::sort(table.snapshots, {},
                     [](const Snapshot& snapshot) { return std::pair(snapshot.l1_table_offset.v, snapshot.l1_size); });
   for (size_t i = 0; i < table.snapshots.size();) {
+    COIMG_TRY(check_not_stopped());
     const Snapshot& snapshot = table.snapshots[i];
     uint64_t times = 0;
     while (i < table.snapshots.size() && table.snapshots[i].l1_table_offset == snapshot.l1_table_offset &&
@@ -215,9 +218,17 @@ Result<void> Checker::count_bitmaps() {
   if (!header_.bitmaps || !(header_.autoclear_features & kBitmapsValid)) return {};
   add_metadata(header_.bitmaps->directory_offset, header_.bitmaps->directory_bytes);
   std::vector<BitmapEntry> bitmaps = COIMG_TRY(load_bitmap_directory(file_, header_));
+  uint64_t all_bytes = 0;
+  for (const BitmapEntry& bitmap : bitmaps) {
+    all_bytes += uint64_t{bitmap.table_entries} * sizeof(be64);
+    if (all_bytes > kMaxBitmapTablesBytes) {
+      return too_many_bitmap_tables().at("bitmap table", bitmap.table_offset.v);
+    }
+  }
   std::ranges::sort(bitmaps, {},
                     [](const BitmapEntry& bitmap) { return std::pair(bitmap.table_offset.v, bitmap.table_entries); });
   for (size_t i = 0; i < bitmaps.size();) {
+    COIMG_TRY(check_not_stopped());
     const BitmapEntry& bitmap = bitmaps[i];
     uint64_t times = 0;
     while (i < bitmaps.size() && bitmaps[i].table_offset == bitmap.table_offset &&
@@ -248,7 +259,7 @@ void Checker::count_bitmap_table(const BitmapEntry& bitmap, std::span<const std:
   for (size_t i = 0; i < table.size() / 8; ++i) {
     const BitmapTableEntry entry(uint64_t{entries[i]});
     if (is_sound(entry)) {
-      if (entry.cluster().v != 0) add_metadata(entry.cluster(), geometry_.cluster_size(), times);
+      if (entry.cluster().v != 0) count_bitmap_data(entry.cluster(), times);
       continue;
     }
     report(fmt::format("{} bitmap '{}' table entry {} {}: {:x}", repair_entries_ ? "Repairing" : "ERROR", bitmap.name,
@@ -263,6 +274,16 @@ void Checker::count_bitmap_table(const BitmapEntry& bitmap, std::span<const std:
   }
   damaged_bitmap_tables_.push_back(
       {.offset = bitmap.table_offset, .entries = bitmap.table_entries, .times = times, .findings = damaged * times});
+}
+
+/// There may be millions, and those of a damaged image may be the same ones again and again.
+void Checker::count_bitmap_data(HostOffset cluster, uint64_t times) {
+  if (!add_region(cluster, geometry_.cluster_size(), times)) {
+    lost_references_ = true;
+    return;
+  }
+  if (!bitmap_data_) bitmap_data_.emplace(counts_->limit(), /*max=*/1);
+  bitmap_data_->add(geometry_.host_cluster(cluster), 1, 0);
 }
 
 /// Also one that starts inside the last cluster: its entries would be taken for clean ones.

@@ -63,8 +63,9 @@ class Checker {
   /// caller repairs them.
   Checker(Qcow2& image, CheckReporter& reporter, bool repair_entries);
 
-  /// Counts all references. Errors: EFBIG for a file of 2^31 clusters or more; what a snapshot table or bitmap
-  /// directory that does not parse gives. Tables that cannot be read are findings (check errors), not errors.
+  /// Counts all references. Errors: EFBIG for a file of 2^31 clusters or more, or too many bitmap tables; what a
+  /// snapshot table or bitmap directory that does not parse gives. Tables that cannot be read are findings (check
+  /// errors), not errors.
   Result<void> count_references() coroutine_fn;
 
   /// Compares the counts with the stored refcounts of all clusters of the file, and reports each difference.
@@ -166,6 +167,7 @@ class Checker {
   Result<void> count_bitmaps() coroutine_fn;
   void note_lost_bitmap_table(const BitmapEntry& bitmap, uint64_t times);
   void count_bitmap_table(const BitmapEntry& bitmap, std::span<const std::byte> table, uint64_t times);
+  void count_bitmap_data(HostOffset cluster, uint64_t times);
   void report_unreadable(std::string_view what, HostOffset offset, const Error& error);
 
   // --- check_tables.cc
@@ -207,9 +209,10 @@ class Checker {
 
   CheckResult result_;
   std::optional<ClusterCounts> counts_;
-  uint64_t touched_end_ = 0;   ///< one behind the last cluster that is referenced
-  uint64_t highest_used_ = 0;  ///< the last cluster with a count or a refcount
-  std::vector<MetadataExtent> metadata_;
+  uint64_t touched_end_ = 0;                  ///< one behind the last cluster that is referenced
+  uint64_t highest_used_ = 0;                 ///< the last cluster with a count or a refcount
+  std::vector<MetadataExtent> metadata_;      ///< but L2 tables and the data of bitmaps
+  std::optional<ClusterCounts> bitmap_data_;  ///< clusters that hold bits; nothing: there are none
   std::vector<L2Reference> l2_tables_, new_l2_tables_;
   std::vector<uint64_t> refcount_table_;
   std::vector<uint64_t> blocks_outside_;  ///< indexes into refcount_table_ that point behind the end of the file

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <iterator>
 #include <span>
 #include <vector>
 
@@ -20,6 +19,7 @@ namespace coimg::qcow2 {
 namespace {
 
 constexpr uint64_t kMaxStoredZeros = 64 * kKiB;
+constexpr size_t kReservedAtOnce = 1024;
 
 Result<void> write_table(BlockNode& file, HostOffset offset, std::span<const uint64_t> entries) coroutine_fn {
   const std::vector<be64> stored(entries.begin(), entries.end());
@@ -63,18 +63,18 @@ Result<void> write_zeros(BlockNode& file, HostOffset offset, uint64_t bytes) cor
 
 /// L2 tables that lie scattered among clusters which nothing is written to, and refcount blocks.
 Result<void> reserve_tables(BlockNode& file, const Geometry& geometry, const FreshLayout& layout) coroutine_fn {
-  std::vector<uint64_t> offsets;
-  offsets.reserve(layout.l2_tables.size() + layout.blocks.size());
-  for (const HostOffset table : layout.l2_tables) offsets.push_back(table.v);
-  std::ranges::copy_if(layout.blocks, std::back_inserter(offsets), [](uint64_t block) { return block != 0; });
-  std::ranges::sort(offsets);
   std::vector<ByteRange> ranges;
-  for (const uint64_t offset : offsets) {
-    if (!ranges.empty() && ranges.back().offset + ranges.back().bytes == offset) {
-      ranges.back().bytes += geometry.cluster_size();
-    } else {
-      ranges.push_back({offset, geometry.cluster_size()});
-    }
+  ranges.reserve(kReservedAtOnce);
+  const auto add = [&](uint64_t offset) coroutine_fn -> Result<void> {
+    ranges.push_back({offset, geometry.cluster_size()});
+    if (ranges.size() < kReservedAtOnce) return {};
+    COIMG_TRY(file.co_reserve(ranges));
+    ranges.clear();
+    return {};
+  };
+  for (const HostOffset table : layout.l2_tables) COIMG_TRY(add(table.v));
+  for (const uint64_t block : layout.blocks) {
+    if (block != 0) COIMG_TRY(add(block));
   }
   return file.co_reserve(ranges);
 }

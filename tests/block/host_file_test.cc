@@ -313,7 +313,6 @@ TEST_F(HostFileTest, PreallocationReservesOrWrites) {
   });
 }
 
-/// Lets files grow no further than `bytes` while it lives: the next best thing to a full disk.
 TEST_F(HostFileTest, ReservingTakesSpaceAndChangesNothingElse) {
   make_file(8 << 20, "xyz");
   with_file(writable(), [&](BlockDriver& file) coroutine_fn {
@@ -328,6 +327,7 @@ TEST_F(HostFileTest, ReservingTakesSpaceAndChangesNothingElse) {
   });
 }
 
+/// Lets files grow no further than `bytes` while it lives: the next best thing to a full disk.
 class FileSizeLimit {
  public:
   explicit FileSizeLimit(uint64_t bytes) {

@@ -46,7 +46,8 @@ for cluster in 512 64k 2M; do
 done
 
 # Nothing grows with the size of the disk: check, which counts all clusters, least of all where they are small.
-"$coimg" create -q -f qcow2 -o preallocation=metadata,cluster_size=4k small_clusters.qcow2 256G
+peak "create 256 GiB of 4 KiB clusters" \
+  "$coimg" create -q -f qcow2 -o preallocation=metadata,cluster_size=4k small_clusters.qcow2 256G
 peak "check 256 GiB of 4 KiB clusters" "$coimg" check -q small_clusters.qcow2
 rm small_clusters.qcow2
 limit_kib=$((20 << 10))

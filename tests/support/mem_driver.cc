@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "block/util/math.h"
 #include "tests/support/let_others_run.h"
@@ -90,6 +91,16 @@ Result<void> MemDriver::pwrite_zeroes(uint64_t offset, uint64_t bytes, const Zer
   COIMG_TRY(grow_to(offset + bytes));
   std::memset(disk_->bytes.data() + offset, 0, bytes);
   maybe_yield();
+  return {};
+}
+
+Result<void> MemDriver::reserve(std::span<const ByteRange> ranges) {
+  maybe_yield();
+  std::ranges::copy_if(ranges, std::back_inserter(reserved_), [this](const ByteRange& range) {
+    return range.offset + range.bytes <= disk_->bytes.size() &&
+           std::ranges::all_of(std::span(disk_->bytes).subspan(range.offset, range.bytes),
+                               [](std::byte byte) { return byte == std::byte{0}; });
+  });
   return {};
 }
 

@@ -53,6 +53,8 @@ class MemDriver : public BlockDriver {
   [[nodiscard]] std::vector<std::byte>& bytes() { return disk_->bytes; }
   [[nodiscard]] const IoCounters& counters() const { return counters_; }
   void reset_counters() { counters_ = {}; }
+  /// What was asked for, and held zeros then.
+  [[nodiscard]] const std::vector<ByteRange>& reserved() const { return reserved_; }
 
   const DriverType& type() const override;
   uint64_t length() const override { return disk_->bytes.size(); }
@@ -60,6 +62,7 @@ class MemDriver : public BlockDriver {
   Result<void> preadv(uint64_t offset, const IoVector& iov) coroutine_fn override;
   Result<void> pwritev(uint64_t offset, const IoVector& iov, const WriteOptions& options) coroutine_fn override;
   Result<void> pwrite_zeroes(uint64_t offset, uint64_t bytes, const ZeroOptions& options) coroutine_fn override;
+  Result<void> reserve(std::span<const ByteRange> ranges) coroutine_fn override;
   Result<void> pdiscard(uint64_t offset, uint64_t bytes) coroutine_fn override;
   Result<void> flush() coroutine_fn override;
   Result<BlockStatus> block_status(uint64_t offset, uint64_t bytes, bool want_zero) coroutine_fn override;
@@ -74,6 +77,7 @@ class MemDriver : public BlockDriver {
   std::shared_ptr<MemDisk> disk_;
   MemOptions options_;
   IoCounters counters_;
+  std::vector<ByteRange> reserved_;
 };
 
 /// A protocol node, writable unless told otherwise, on bytes in memory.

@@ -8,6 +8,7 @@
 
 #include "block/util/math.h"
 #include "coroutine/main_loop.h"
+#include "formats/qcow2/bitmap.h"
 #include "tests/formats/qcow2/bitmap_fixture.h"
 
 namespace coimg::qcow2 {
@@ -342,6 +343,42 @@ TEST(Bitmaps, WhatOfThemIsLostIsDirtyAfterARepair) {
                   disk.bytes[first_block + 1] = std::byte{0};  // the header's refcount: all of them are made anew
                 }),
                 all);
+  });
+}
+
+// Each of them could be right, and all may be one range of the file.
+TEST(Bitmaps, MoreTablesThanAreReasonableAreRefusedByCheck) {
+  run_in_main_loop([]() coroutine_fn {
+    constexpr uint32_t kEntries = kMaxBitmapBytes / 512;
+    const uint64_t table_bytes = kEntries * sizeof(be64);
+    for (const bool too_many : {false, true}) {
+      auto disk = create_image({.cluster_size = 512}, kMiB);
+      Header header = parse_header(std::vector(disk->bytes), {}).value();
+      const uint64_t first = align_up(disk->bytes.size(), 512);
+      std::vector<BitmapEntry> bitmaps;
+      for (uint64_t i = 0; i < (too_many ? 9 : 1); ++i) {
+        bitmaps.push_back({.table_offset = HostOffset(first + i * 512),
+                           .table_entries = kEntries,
+                           .in_use = true,
+                           .name = fmt::format("{}", i)});
+      }
+      const std::vector<std::byte> directory = encode_bitmap_directory(bitmaps).value();
+      const uint64_t directory_at = first + table_bytes + bitmaps.size() * 512;
+      header.bitmaps = BitmapsExtension{.count = static_cast<uint32_t>(bitmaps.size()),
+                                        .directory_bytes = directory.size(),
+                                        .directory_offset = HostOffset(directory_at)};
+      header.autoclear_features |= kBitmapsValid;
+      const auto stored = encode_header(header).value();
+      disk->bytes.resize(align_up(directory_at + directory.size(), 512));
+      std::ranges::copy(stored, disk->bytes.begin());
+      std::ranges::copy(directory, disk->bytes.begin() + static_cast<ptrdiff_t>(directory_at));
+
+      const auto image = open_image(make_mem_node(disk), {});
+      ASSERT_NE(image, nullptr);
+      const auto checked = image->co_check({});
+      EXPECT_EQ(checked.ok() ? 0 : checked.error().errnum(), too_many ? EFBIG : 0);
+      EXPECT_TRUE(image->co_close().ok());
+    }
   });
 }
 

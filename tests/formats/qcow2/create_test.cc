@@ -6,6 +6,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "coroutine/main_loop.h"
 #include "formats/qcow2/copy_size.h"
 #include "formats/qcow2/fresh_layout.h"
@@ -112,6 +114,29 @@ TEST(CreateTest, PreallocatedDisksHaveAPlaceForEveryCluster) {
         EXPECT_EQ(read_all(*image), data);
         EXPECT_TRUE(image->co_close().ok());
       }
+    }
+  });
+}
+
+TEST(CreateTest, TablesThatLieScatteredAreReservedBeforeTheyAreWritten) {
+  run_in_main_loop([]() coroutine_fn {
+    for (const bool many : {false, true}) {
+      auto disk = std::make_shared<MemDisk>();
+      const auto file = make_mem_node(disk);
+      const auto options = fmt::format("cluster_size=512,preallocation=metadata,size={}", many ? "40M" : "32k");
+      ASSERT_TRUE(qcow2_type().create(file.get(), "image", options_of(options)).ok());
+      std::set<uint64_t> reserved;
+      for (const ByteRange& range : mem_driver(*file).reserved()) {
+        EXPECT_EQ(range.bytes, 512u);
+        reserved.insert(range.offset);
+      }
+      const Header header = parse_header(std::vector(disk->bytes), {}).value();
+      const auto* l1_table = reinterpret_cast<const be64*>(disk->bytes.data() + header.l1_table_offset.v);
+      for (uint32_t i = 0; i < header.l1_size; ++i) {
+        EXPECT_EQ(reserved.erase(L1Entry(uint64_t{l1_table[i]}).l2_table().v), many ? 1u : 0u) << "L1 index " << i;
+      }
+      EXPECT_EQ(reserved.empty(), !many) << "refcount blocks are left";
+      EXPECT_TRUE(file->co_close().ok());
     }
   });
 }
